@@ -1,0 +1,112 @@
+"""Pretrain on a mixture of relational databases.
+
+python -m pretrain                                                  # synthetic, about a minute
+python -m pretrain config=configs/pretrain/small.yaml data.root=<folder of RelBench folders>
+torchrun --nproc_per_node=8 -m pretrain config=configs/pretrain/base.yaml
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lightning import seed_everything
+
+from rfm.config import run_command, setting
+from rfm.data.corpus import DataConfig, open_corpus
+from rfm.data.datamodule import PretrainData
+from rfm.data.mixture import BatchConfig, PretrainBatches
+from rfm.nn.backbone import BackboneConfig
+from rfm.train.build import build_model, describe_training
+from rfm.train.checkpoints import Checkpoints, find_resume
+from rfm.train.metrics import LogConfig, PlainProgress, make_loggers
+from rfm.train.optim import OptimConfig
+from rfm.train.pretrainer import LossWeights, Pretrainer
+from rfm.train.report import summarise, write_report
+from rfm.train.row_cache import cache_rows
+from rfm.train.run_dir import check_same_run, new_run_dir, start_run
+from rfm.train.trainer import TrainerConfig, loader_workers, make_trainer, quieten, set_threads
+
+# What may differ between a run and its continuation.
+FREE = ("run_dir", "resume", "log", "data.root", "data.cache", "data.workers", "trainer.devices")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run."""
+
+    run_dir: Path | None = setting(None, help="results; default: runs/pretrain-<time>")
+    seed: int = setting(0, ge=0)
+    resume: str = setting("auto", help="auto: go on in run_dir; never; or a checkpoint's path")
+    data: DataConfig = setting(factory=DataConfig)
+    batch: BatchConfig = setting(factory=BatchConfig)
+    model: BackboneConfig = setting(factory=BackboneConfig)
+    loss: LossWeights = setting(factory=LossWeights)
+    optim: OptimConfig = setting(factory=OptimConfig)
+    trainer: TrainerConfig = setting(factory=TrainerConfig)
+    log: LogConfig = setting(factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        if len(self.batch.fan_out) != self.model.hops:
+            raise ValueError(
+                f"batch.fan_out={list(self.batch.fan_out)} and model.hops={self.model.hops}: "
+                "wanted one fan-out per hop"
+            )
+        if self.batch.max_tokens > self.model.row_encoder.max_positions:
+            raise ValueError(
+                f"batch.max_tokens={self.batch.max_tokens} is more than "
+                f"model.row_encoder.max_positions={self.model.row_encoder.max_positions}"
+            )
+
+
+def pretrain(config: PretrainConfig) -> dict[str, Any]:
+    """Run it; returns what the last line of output says."""
+    quieten()
+    set_threads()
+    seed_everything(config.seed, verbose=False)
+    run_dir = config.run_dir or new_run_dir("pretrain")
+    config = replace(config, run_dir=run_dir)
+    corpus = open_corpus(config.data, config.seed)
+    checkpoint = find_resume(config.resume, run_dir)
+    if checkpoint is not None:
+        check_same_run(run_dir, config, corpus.fingerprints, FREE)
+    start_run(run_dir, config, corpus.fingerprints)
+
+    mixture = corpus.mixture
+    model = build_model(config.model, corpus, config.batch.max_tokens, config.trainer.compile)
+    cache = cache_rows(model, mixture, config.data.cache, config.batch.max_tokens)
+    train = PretrainBatches(mixture, config.batch, config.seed, "train", cache=cache)
+    val, final = (
+        PretrainBatches(mixture, config.batch, config.seed, "val", batches, cache)
+        for batches in (config.log.val_batches, config.log.final_batches)
+    )
+    workers = loader_workers(config.data.workers, config.trainer)
+    module = Pretrainer(model, mixture, config.loss, config.optim, config.seed)
+    metrics, others = make_loggers(config.log, run_dir)
+    saver = Checkpoints(run_dir, config.log.checkpoint_every, config.log.stop_after)
+    progress = PlainProgress(config.log.every, config.optim.steps)
+    trainer = make_trainer(
+        config.trainer, config.optim, config.log, [metrics, *others], [saver, progress]
+    )
+    start = time.monotonic()
+    trainer.fit(module, PretrainData(train, val, workers), ckpt_path=checkpoint)
+    result = {"run_dir": run_dir, "steps": trainer.global_step, "seconds": time.monotonic() - start}
+    if saver.stopped_by:
+        return {**result, "stopped_by": saver.stopped_by}
+    trainer.validate(module, PretrainData(train, final, workers), verbose=False)
+    if trainer.is_global_zero:
+        read_by = {
+            "serialisation": config.data.serialisation,
+            "max_tokens": config.batch.max_tokens,
+        }
+        model.about = describe_training(corpus, trainer.global_step, config.seed, read_by)
+        model.save_pretrained(run_dir / "model")
+        metrics.plot(run_dir / "curves.png")
+        write_report(module.report, run_dir)
+    return {**result, "model": run_dir / "model", **summarise(module.report)}
+
+
+if __name__ == "__main__":
+    run_command(PretrainConfig, pretrain, prog="python -m pretrain", doc=__doc__)

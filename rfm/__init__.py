@@ -1,0 +1,23 @@
+"""rfm: one model pretrained on many relational databases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rfm.data.database import open_database
+    from rfm.nn.model import RelationalModel
+
+__all__ = ["RelationalModel", "open_database"]
+
+
+def __getattr__(name: str) -> Any:  # torch is not imported by those who only open a database
+    if name == "RelationalModel":
+        from rfm.nn.model import RelationalModel
+
+        return RelationalModel
+    if name == "open_database":
+        from rfm.data.database import open_database
+
+        return open_database
+    raise AttributeError(f"module 'rfm' has no attribute {name!r}")

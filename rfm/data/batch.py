@@ -1,0 +1,205 @@
+"""What crosses from the loader to the model: each distinct row once, in length buckets.
+
+Legend: R nodes, U distinct rows, E edges, F relations, V values, M masked values, X masked texts,
+Q link queries, P link candidates. Every array may be empty, none is ever ``None``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from rfm.data.column_stats import LEVELS as LEVELS
+from rfm.data.serialise import NUM_FEATURES as NUM_FEATURES
+from rfm.data.serialise import NUM_ROLES as NUM_ROLES
+from rfm.data.serialise import TokenRows
+
+_PAD_TO = 8
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """A frozen dataclass whose tensors move together."""
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, **{f.name: _map(getattr(self, f.name), move) for f in fields(self)})
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        return self.map(lambda tensor: tensor.pin_memory())
+
+
+def _map(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return move(value)
+    if isinstance(value, TensorRecord):
+        return value.map(move)
+    if isinstance(value, tuple):
+        return tuple(_map(item, move) for item in value)
+    return value
+
+
+@dataclass(frozen=True)
+class Bucket(TensorRecord):
+    """Rows of similar length. token, role [B, L] int64; value [V, NUM_FEATURES] float32 at the
+    flat positions value_at [V] of [B, L]; pad marks [B, L] bool where a token is."""
+
+    token: Tensor
+    role: Tensor
+    real: Tensor
+    value: Tensor
+    value_at: Tensor
+
+
+@dataclass(frozen=True)
+class Batch(TensorRecord):
+    """Components, one per seed, seeds first within their group.
+
+    buckets: the distinct rows; the first bucket holds the rows with masked cells (perhaps none).
+    cached: [C, D] states of rows that a frozen row encoder encoded before; they follow the
+    buckets' rows in the numbering of ``row``.
+    row [R] int64: each node's distinct row. age [R] float32: days from the row to the seed time
+    (0 for static rows). static [R] bool. hop [R] int64. edge_index [2, E] int64: from neighbour to
+    the node that asked. edge_type [E] int64: 2 * relation + (0 f2p | 1 p2f). edge_count [E]
+    float32: how many such neighbours the node has at the seed time, sampled or not. relation
+    [F, W] int64: token ids of the foreign keys' names, padded. num_seeds: int.
+    """
+
+    buckets: tuple[Bucket, ...]
+    cached: Tensor
+    row: Tensor
+    age: Tensor
+    static: Tensor
+    hop: Tensor
+    edge_index: Tensor
+    edge_type: Tensor
+    edge_count: Tensor
+    relation: Tensor
+    num_seeds: int
+
+    def without_edges(self) -> Self:
+        """The same batch with no relational context."""
+        return replace(
+            self,
+            edge_index=self.edge_index[:, :0],
+            edge_type=self.edge_type[:0],
+            edge_count=self.edge_count[:0],
+        )
+
+
+@dataclass(frozen=True)
+class ValueTargets(TensorRecord):
+    """Masked values. row, position [M]: where in the first bucket; node [M]; rank [M] float32 the
+    target u; marginal [M, levels] the training quantiles; column [M] id within the mixture."""
+
+    row: Tensor
+    position: Tensor
+    node: Tensor
+    rank: Tensor
+    marginal: Tensor
+    column: Tensor
+
+
+@dataclass(frozen=True)
+class TextTargets(TensorRecord):
+    """Masked texts. row [X]: where in the first bucket; node [X]; given [X, L] int64: decoder
+    input (end of sequence, the column's name, the text); label [X, L] int64: the text and its end,
+    -100 elsewhere; marginal [X] float32: nats of the labels under the column's token marginals
+    (NaN in training, where nobody asks); column [X] id within the mixture."""
+
+    row: Tensor
+    node: Tensor
+    given: Tensor
+    label: Tensor
+    marginal: Tensor
+    column: Tensor
+
+
+@dataclass(frozen=True)
+class LinkTargets(TensorRecord):
+    """Cut links. query [Q], candidate [P]: nodes; relation [Q] within the batch; allowed [Q, P]
+    bool: the true parent and its negatives; positive [Q]: index into candidate; popularity [P]
+    float32: children that the candidate has at its seed time; kind [Q]: the foreign key's id
+    within the mixture."""
+
+    query: Tensor
+    candidate: Tensor
+    relation: Tensor
+    allowed: Tensor
+    positive: Tensor
+    popularity: Tensor
+    kind: Tensor
+
+
+@dataclass(frozen=True)
+class PretrainBatch(Batch):
+    """A batch and what was hidden from it."""
+
+    values: ValueTargets
+    texts: TextTargets
+    links: LinkTargets
+
+
+def make_buckets(
+    rows: TokenRows, num_masked: int, min_rows: int
+) -> tuple[tuple[Bucket, ...], npt.NDArray[np.int64]]:
+    """Buckets of serialised rows, and each row's place in their numbering.
+
+    The first ``num_masked`` rows make the first bucket, in order; the others are bucketed by
+    length rounded up to a multiple of 8, a bucket of fewer than ``min_rows`` joining the next
+    longer one.
+    """
+    rest = np.arange(num_masked, rows.length.size)
+    width = -(-rows.length[rest] // _PAD_TO) * _PAD_TO
+    order = rest[np.argsort(width, kind="stable")]
+    groups: list[npt.NDArray[np.int64]] = [np.arange(num_masked)]
+    groups += _split(order, rows.length, min_rows)
+    place = np.empty(rows.length.size, dtype=np.int64)
+    place[np.concatenate(groups)] = np.arange(rows.length.size)
+    return tuple(_bucket(rows, group) for group in groups), place
+
+
+def _split(
+    order: npt.NDArray[np.int64], length: npt.NDArray[np.int32], min_rows: int
+) -> list[npt.NDArray[np.int64]]:
+    width = -(-length[order] // _PAD_TO)
+    ends = [*np.flatnonzero(np.diff(width)) + 1, order.size]
+    groups, start = [], 0
+    for end in ends:
+        if end - start >= min_rows or (end == order.size and end > start):
+            groups.append(order[start:end])
+            start = end
+    return groups
+
+
+def _bucket(rows: TokenRows, group: npt.NDArray[np.int64]) -> Bucket:
+    width = int(rows.length[group].max(initial=1))
+    feature = rows.feature[group, :width].reshape(-1)
+    at = np.flatnonzero(feature >= 0)
+    token = rows.token[group, :width]
+    real = np.arange(width) < rows.length[group][:, None]
+    return Bucket(
+        token=torch.from_numpy(token.astype(np.int64)),
+        role=torch.from_numpy(rows.role[group, :width].astype(np.int64)),
+        real=torch.from_numpy(real),
+        value=torch.from_numpy(rows.features[feature[at]]),
+        value_at=torch.from_numpy(at),
+    )
+
+
+def pad_tokens(sequences: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """Token ids [n, longest] int64 of ragged sequences, at least one column."""
+    width = max((len(s) for s in sequences), default=0)
+    out = torch.full((len(sequences), max(width, 1)), fill, dtype=torch.int64)
+    for i, sequence in enumerate(sequences):
+        out[i, : len(sequence)] = torch.as_tensor(sequence, dtype=torch.int64)
+    return out

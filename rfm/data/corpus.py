@@ -1,0 +1,109 @@
+"""From a list of databases to a mixture that batches can be drawn from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from rfm.config import setting
+from rfm.data.database import Database, open_database
+from rfm.data.mixture import Mixture
+from rfm.data.prepare import prepare
+from rfm.data.store import Serialisation
+from rfm.data.synthetic import SyntheticConfig, generate_databases
+from rfm.data.tokenizer import Tokenizer, resolve_tokenizer
+
+_log = logging.getLogger("rfm")
+
+
+def default_cache() -> Path:
+    """``$RFM_CACHE``, else ``rfm`` under the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("RFM_CACHE") or Path(home) / "rfm")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which databases, and how they are read."""
+
+    databases: tuple[str, ...] = setting(
+        (), help="folders, names under data.root, or Hub names; empty: synthetic databases"
+    )
+    root: Path | None = setting(None, help="folder of RelBench folders")
+    cache: Path = setting(factory=default_cache, help="prepared stores, tokenizers, row states")
+    kinds: Path | None = setting(
+        None, help="YAML of column kinds to override: database -> table -> column -> kind"
+    )
+    weights: dict[str, float] = setting(factory=dict, gt=0, help="factors of sampling, by database")
+    temperature: float = setting(0.5, ge=0, le=1, help="databases and tables drawn by rows ** this")
+    serialisation: Serialisation = setting("compact", help="text: spell values out as digits")
+    tokenizer: str = setting("train", help="train: a byte-level BPE; else a folder or a Hub id")
+    vocab_size: int = setting(8192, ge=300, le=65536, help="of a trained tokenizer")
+    synthetic: int = setting(6, ge=0, help="synthetic databases, where no databases are named")
+    synthetic_rows: int = setting(10_000, ge=500, help="rows of each")
+    workers: int = setting(-1, ge=-1, help="loader processes per device; -1: 0 on CPU, 4 on GPU")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Opened databases, the tokenizer that reads them all, and their mixture."""
+
+    databases: tuple[Database, ...]
+    tokenizer: Tokenizer
+    mixture: Mixture
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Content of each prepared database, by name."""
+        return {store.name: store.fingerprint for store in self.mixture.stores}
+
+
+def open_corpus(config: DataConfig, seed: int) -> Corpus:
+    """Open, tokenise and prepare the databases; what is in the cache is used as it is.
+
+    Raises:
+        ValueError: for databases that cannot be found or read, or share a name.
+    """
+    databases = tuple(_open_all(config, seed))
+    names = [database.name for database in databases]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"data.databases holds {twice} more than once: name each database once")
+    start = time.perf_counter()
+    tokenizer = resolve_tokenizer(config.tokenizer, databases, config.vocab_size, config.cache)
+    stores = [prepare(d, tokenizer, config.cache, config.serialisation) for d in databases]
+    rows = sum(store.num_rows for store in stores)
+    seconds = time.perf_counter() - start
+    _log.info("%d databases, %d rows ready in %.1f s", len(stores), rows, seconds)
+    return Corpus(
+        databases, tokenizer, Mixture(stores, tokenizer, config.temperature, config.weights)
+    )
+
+
+def _open_all(config: DataConfig, seed: int) -> list[Database]:
+    kinds = _read_kinds(config.kinds)
+    if config.databases:
+        return [
+            open_database(spec, config.root, kinds.get(Path(spec).name))
+            for spec in config.databases
+        ]
+    if config.synthetic == 0:
+        raise ValueError("no databases: name some in data.databases, or set data.synthetic above 0")
+    settings = SyntheticConfig(seed=seed, rows=config.synthetic_rows)
+    folders = generate_databases(config.cache / "synthetic", config.synthetic, settings)
+    return [open_database(folder) for folder in folders]
+
+
+def _read_kinds(path: Path | None) -> Mapping[str, Mapping[str, Mapping[str, str]]]:
+    if path is None:
+        return {}
+    content = yaml.safe_load(path.read_text()) if path.is_file() else None
+    if not isinstance(content, dict):
+        raise ValueError(f"data.kinds={path}: wanted a YAML file of database -> table -> column")
+    return content

@@ -1,0 +1,52 @@
+"""A database as printable text: what every column was taken for."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime, timedelta, timezone
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from rfm.data.database import ColumnProfile, Database, Table
+
+
+def describe(database: Database) -> str:
+    """Tables, rows, keys, time columns and kinds; nulls and distinct values of the sample."""
+    rows = sum(table.num_rows for table in database.tables.values())
+    out = io.StringIO()
+    console = Console(file=out, width=110, no_color=True, highlight=False, emoji=False)
+    console.print(
+        f"{database.name}: {len(database.tables)} tables, {rows:,} rows, validation from "
+        f"{_date(database.val_timestamp)}, test from {_date(database.test_timestamp)}",
+        markup=False,
+    )
+    for table in database.tables.values():
+        time = f", time column {table.time_column}" if table.time_column else ", no time column"
+        console.print(f"\n{table.name}: {table.num_rows:,} rows{time}", markup=False)
+        grid = Grid(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        for heading, justify in [("column", "left"), ("kind", "left"), ("null", "right")]:
+            grid.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        grid.add_column("distinct", justify="right")
+        grid.add_column("")
+        for column, profile in database.profiles[table.name].items():
+            grid.add_row(*map(Text, _row(table, column, profile)))
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _row(table: Table, column: str, profile: ColumnProfile) -> tuple[str, str, str, str, str]:
+    nulls = f"{profile.nulls / profile.rows:.0%}" if profile.rows else "-"
+    distinct = "-" if profile.distinct is None else f"{profile.distinct:,}"
+    notes = [
+        "primary key" if column == table.primary_key else "",
+        "time column" if column == table.time_column else "",
+        f"-> {table.foreign_keys[column]}" if column in table.foreign_keys else "",
+    ]
+    return column, profile.kind, nulls, distinct, ", ".join(filter(None, notes))
+
+
+def _date(seconds: int) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%d %H:%M}".removesuffix(" 00:00")

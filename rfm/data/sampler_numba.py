@@ -1,0 +1,432 @@
+"""The sampler as a numba kernel: one seed at a time, its rows de-duplicated in a small hash table.
+
+`_walk` writes seed after seed; `_reorder` brings rows and edges into the canonical order (seeds
+first, then hop by hop). Both release the GIL, and are compiled once and cached on disk.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from rfm.data.graph import EntityGraph, Int32, Int64
+
+if TYPE_CHECKING:
+    from rfm.data.sampler import Seeds
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_Array = npt.NDArray[Any]
+
+_ROOM = 1 << 14  # rows and edges at first; grows as needed
+_SLOTS = 1 << 10  # hash slots at first; small, so that small components stay in the nearest cache
+
+
+def _compiled(function: _Function) -> _Function:
+    return cast(_Function, njit(cache=True, nogil=True)(function))
+
+
+def _inlined(function: _Function) -> _Function:
+    return cast(_Function, njit(cache=True, nogil=True, forceinline=True)(function))
+
+
+class _Graph(NamedTuple):
+    """The arrays of an EntityGraph, read-only all, so that one specialisation serves every call."""
+
+    table_start: _Array
+    row_time: _Array
+    parent: _Array
+    parent_start: _Array
+    child_ptr: _Array
+    child_ptr_start: _Array
+    child: _Array
+    key_child: _Array  # [F] table of the child
+    key_parent: _Array  # [F] table of the parent
+    ask_ptr: _Array  # [T+1]
+    ask: _Array  # edge types along which a table asks
+
+
+class _Seeds(NamedTuple):
+    row: _Array
+    table: _Array
+    time: _Array
+    cut: _Array
+    hidden_ptr: _Array
+    hidden: _Array
+
+
+def sample_arrays(
+    graph: EntityGraph, seeds: "Seeds", fan_out: Int32, uniform: bool, max_rows: int, rng_seed: int
+) -> tuple[Int64, Int32, Int32, Int64, Int32]:
+    """The fields of the Subgraph: row, seed, hop, edge_index, edge_type."""
+    parts = _walk(
+        _graph_arrays(graph),
+        _Seeds(
+            _frozen(seeds.row, np.int64),
+            _frozen(graph.table_of(seeds.row), np.int64),
+            _frozen(seeds.time, np.int64),
+            _frozen(seeds.cut, np.int32),
+            _frozen(seeds.hidden_ptr, np.int64),
+            _frozen(seeds.hidden, np.int64),
+        ),
+        _frozen(fan_out, np.int32),
+        bool(uniform),
+        int(max_rows),
+        np.uint64(rng_seed % 2**64),
+    )
+    return _reorder(*parts)
+
+
+def _graph_arrays(graph: EntityGraph) -> _Graph:
+    ask_ptr, ask = graph.asks
+    return _Graph(
+        _frozen(graph.table_start, np.int64),
+        _frozen(graph.row_time, np.int64),
+        _frozen(graph.parent, np.int32),
+        _frozen(graph.parent_start, np.int64),
+        _frozen(graph.child_ptr, np.int64),
+        _frozen(graph.child_ptr_start, np.int64),
+        _frozen(graph.child, np.int32),
+        _frozen([key.child for key in graph.foreign_keys], np.int64),
+        _frozen([key.parent for key in graph.foreign_keys], np.int64),
+        _frozen(ask_ptr, np.int64),
+        _frozen(ask, np.int32),
+    )
+
+
+def _frozen(values: npt.ArrayLike, dtype: type[np.generic]) -> _Array:
+    """A contiguous, read-only view (a copy only where the dtype or layout differs)."""
+    view = np.ascontiguousarray(values, dtype=dtype).view(np.ndarray)
+    view = view[...]  # a view of its own: the caller's array stays writable
+    view.flags.writeable = False
+    return view
+
+
+# Hot loops hold arrays in locals and call only inlined functions with one exit: handing an array to
+# any other function, or taking one out of a tuple, counts references with atomic instructions,
+# which would cost more than the work itself.
+@_compiled
+def _walk(
+    graph: _Graph, seeds: _Seeds, fan_out: Int32, uniform: bool, max_rows: int, rng_seed: np.uint64
+) -> tuple[_Array, ...]:
+    """Rows, neighbours (as positions within the component) and answers, seed-major; counts."""
+    table_start, row_time, ask_ptr, ask = (
+        graph.table_start, graph.row_time, graph.ask_ptr, graph.ask,
+    )  # fmt: skip
+    parent, parent_start, child = graph.parent, graph.parent_start, graph.child
+    child_ptr, child_ptr_start = graph.child_ptr, graph.child_ptr_start
+    key_child, key_parent = graph.key_child, graph.key_parent
+    seed_row, seed_table, seed_time = seeds.row, seeds.table, seeds.time
+    cuts, hidden_ptr, hidden = seeds.cut, seeds.hidden_ptr, seeds.hidden
+    num_seeds, num_hops = seed_row.size, fan_out.shape[0]
+    limit = max_rows if max_rows > 0 else row_time.size
+    row_count = np.zeros((num_hops + 1, num_seeds), np.int64)
+    edge_count = np.zeros((num_hops, num_seeds), np.int64)
+    rows, tables = np.empty(_ROOM, np.int32), np.empty(_ROOM, np.int32)
+    edges = np.empty(_ROOM, np.int32)  # neighbours
+    answers = np.empty(3 * _ROOM, np.int32)  # row that asked, edge type, number of edges
+    slots, places = np.zeros(_SLOTS, np.int64), np.empty(_SLOTS, np.int32)
+    picked = np.empty(_most_picked(fan_out, child), np.int64)
+    skipped = np.empty(hidden.size + 1, np.int64)
+    base, num_edges, num_answers = 0, 0, 0
+    for s in range(num_seeds):
+        time, cut, hide, unhide = seed_time[s], cuts[s], hidden_ptr[s], hidden_ptr[s + 1]
+        mark = np.int64(s + 1) << 32  # slots of earlier seeds are free slots
+        if rows.size <= base:
+            rows, tables = _room(rows, base + 1), _room(tables, base + 1)
+        rows[base], tables[base] = seed_row[s], seed_table[s]
+        slot = _find(slots, mark | seed_row[s])
+        slots[slot], places[slot] = mark | seed_row[s], 0
+        row_count[0, s] = 1
+        low, high, size = 0, 1, 1
+        for hop in range(num_hops):
+            for asker in range(low, high):
+                row, table = np.int64(rows[base + asker]), tables[base + asker]
+                local = row - table_start[table]
+                for a in range(ask_ptr[table], ask_ptr[table + 1]):
+                    edge_type = ask[a]
+                    k, f = np.int64(fan_out[hop, edge_type]), edge_type >> 1
+                    if k == 0:
+                        continue
+                    if edge_type & 1:
+                        other = key_parent[f]
+                        at, end, found = 0, 0, parent[parent_start[f] + local]
+                        if found >= 0 and row_time[found] <= time:
+                            cut_or_hidden = asker == 0 and f == cut
+                            cut_or_hidden |= _is_hidden(hidden, hide, unhide, found)
+                            picked[0], end = found, 0 if cut_or_hidden else 1
+                    else:
+                        other = key_child[f]
+                        i = child_ptr_start[f] + local
+                        banned = seed_row[s] if f == cut else np.int64(-1)
+                        first, last = child_ptr[i], child_ptr[i + 1]
+                        last = _visible_end(child, row_time, first, last, time)
+                        if uniform and last - first > k:
+                            num_skipped = 0
+                            if hide < unhide or banned >= 0:
+                                num_skipped = _skipped(
+                                    child, row_time, parent, parent_start[f], table_start[other],
+                                    table_start[other + 1], row, first, last, time, banned,
+                                    hidden, hide, unhide, skipped,
+                                )  # fmt: skip
+                            key = _key(rng_seed, s, row, edge_type)
+                            at, end = np.int64(0), min(k, last - first - num_skipped)
+                            _choose(last - first - num_skipped, end, key, picked)
+                            _unskip(child, first, end, skipped, num_skipped, picked)
+                        else:
+                            end = min(k, last - first)
+                            at = _pick_last(
+                                child, first, last, banned, hidden, hide, unhide, picked, end
+                            )
+                    if at == end:
+                        continue
+                    if answers.size <= 3 * num_answers:
+                        answers = _room(answers, 3 * num_answers + 3)
+                    if edges.size < num_edges + end - at:
+                        edges = _room(edges, num_edges + end - at)
+                    if rows.size < base + size + end - at:
+                        rows = _room(rows, base + size + end - at)
+                        tables = _room(tables, rows.size)
+                    if slots.size < 2 * (size + end - at):
+                        slots, places = _rehash(rows, base, size, mark, 2 * (size + end - at))
+                    first_edge = num_edges
+                    for j in range(at, end):
+                        entry = mark | picked[j]
+                        slot = _find(slots, entry)
+                        if slots[slot] != entry:
+                            if size >= limit:
+                                continue
+                            slots[slot], places[slot] = entry, size
+                            rows[base + size], tables[base + size] = picked[j], other
+                            size += 1
+                        edges[num_edges] = places[slot]
+                        num_edges += 1
+                    answers[3 * num_answers] = asker
+                    answers[3 * num_answers + 1] = edge_type
+                    answers[3 * num_answers + 2] = num_edges - first_edge
+                    num_answers += 1 if num_edges > first_edge else 0
+                    edge_count[hop, s] += num_edges - first_edge
+            row_count[hop + 1, s] = size - high
+            low, high = high, size
+        base += size
+    return rows, edges, answers, row_count, edge_count
+
+
+@_compiled
+def _most_picked(fan_out: Int32, child: _Array) -> int:
+    """The most neighbours that one ask can get."""
+    most = 1
+    for hop in range(fan_out.shape[0]):
+        for edge_type in range(fan_out.shape[1]):
+            most = max(most, np.int64(fan_out[hop, edge_type]))
+    return min(most, child.size + 1)
+
+
+@_inlined
+def _visible_end(child: _Array, row_time: _Array, low: int, high: int, time: int) -> int:
+    """The end of the children in [low, high) that are not later than `time`."""
+    size = high - low
+    if size > 0 and row_time[child[high - 1]] <= time:
+        low, size = high, 0
+    while size > 0:  # without a branch on the comparison, which no processor could predict
+        half = (size + 1) >> 1
+        low += half * (row_time[child[low + half - 1]] <= time)
+        size -= half
+    return low
+
+
+@_inlined
+def _pick_last(
+    child: _Array, low: int, high: int, banned: int,
+    hidden: _Array, hide: int, unhide: int, picked: _Array, end: int,
+) -> int:  # fmt: skip
+    """The latest allowed children of [low, high) into picked[at:end], as many as fit; at."""
+    at = end
+    while high > low and at > 0:
+        high -= 1
+        row = child[high]
+        if row == banned or _is_hidden(hidden, hide, unhide, row):
+            continue
+        at -= 1
+        picked[at] = row
+    return at
+
+
+@_inlined
+def _skipped(
+    child: _Array, row_time: _Array, parent: _Array, parent_start: int, table_start: int,
+    table_end: int, row: int, low: int, high: int, time: int, banned: int, hidden: _Array,
+    hide: int, unhide: int, skipped: _Array,
+) -> int:  # fmt: skip
+    """Positions (from low, sorted) of the children in [low, high) of `row` that are hidden or cut.
+
+    The child table is the rows [table_start, table_end), its parents are at parent[parent_start].
+    """
+    count = 0
+    if unhide - hide > high - low:  # more hidden rows than children: look at the children
+        for i in range(low, high):
+            if child[i] == banned or _is_hidden(hidden, hide, unhide, child[i]):
+                skipped[count] = i - low
+                count += 1
+        hide, banned = unhide, np.int64(-1)  # and at nothing else
+    for i in range(hide, unhide + 1):
+        other = banned if i == unhide else hidden[i]
+        if other < table_start or other >= table_end:
+            continue
+        if hide < i < unhide and other == hidden[i - 1]:
+            continue
+        if parent[parent_start + other - table_start] == row and row_time[other] <= time:
+            position = _position(child, row_time, low, high, other) - low
+            at = count  # sorted by insertion: row ids often rise with time, as positions do
+            while at > 0 and skipped[at - 1] > position:
+                skipped[at] = skipped[at - 1]
+                at -= 1
+            skipped[at] = position
+            count += 1
+    return count
+
+
+@_inlined
+def _position(child: _Array, row_time: _Array, low: int, high: int, row: int) -> int:
+    """Where `row` is among the children [low, high), which are sorted by (time, row)."""
+    time = row_time[row]
+    while low < high:
+        middle = (low + high) >> 1
+        other = child[middle]
+        other_time = row_time[other]
+        if other_time < time or (other_time == time and other < row):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@_inlined
+def _choose(size: int, count: int, key: np.uint64, picked: _Array) -> None:
+    """`count` of 0..size-1 uniformly without replacement, sorted (Floyd's algorithm)."""
+    for i in range(count):
+        value = np.int64(size - count + i)
+        at = i
+        if count < size:
+            draw = _mix(key + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15))
+            draw = draw % np.uint64(value + 1)
+            before = _lower_bound(picked, 0, i, np.int64(draw))
+            if before == i or picked[before] != np.int64(draw):  # else it was drawn before
+                value, at = np.int64(draw), before
+        for j in range(i, at, -1):
+            picked[j] = picked[j - 1]
+        picked[at] = value
+
+
+@_inlined
+def _unskip(
+    child: _Array, low: int, count: int, skipped: _Array, num_skipped: int, picked: _Array
+) -> None:
+    """Ranks among the allowed children -> rows."""
+    j = 0
+    for i in range(count):
+        while j < num_skipped and skipped[j] <= picked[i] + j:
+            j += 1
+        picked[i] = child[low + picked[i] + j]
+
+
+@_inlined
+def _key(rng_seed: np.uint64, s: int, row: int, edge_type: int) -> np.uint64:
+    """The random key of one ask."""
+    key = _mix(_mix(rng_seed) + np.uint64(s))
+    return _mix(_mix(key + np.uint64(row)) + np.uint64(edge_type))
+
+
+@_inlined
+def _mix(x: np.uint64) -> np.uint64:
+    """The finaliser of splitmix64 (Steele et al., 2014)."""
+    x = np.uint64((x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9))
+    x = np.uint64((x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB))
+    mixed: np.uint64 = x ^ (x >> np.uint64(31))
+    return mixed
+
+
+@_inlined
+def _lower_bound(values: _Array, low: int, high: int, value: int) -> int:
+    """The first of the sorted values[low:high] that is not below `value`."""
+    while low < high:
+        middle = (low + high) >> 1
+        if values[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@_inlined
+def _is_hidden(hidden: _Array, hide: int, unhide: int, row: int) -> bool:
+    """Whether `row` is in hidden[hide:unhide]."""
+    at = _lower_bound(hidden, hide, unhide, row)
+    return at < unhide and hidden[at] == row
+
+
+@_inlined
+def _find(slots: _Array, entry: int) -> int:
+    """The slot of `entry` (seed mark and row id), or the free slot where it belongs."""
+    last = slots.size - 1
+    slot = (((entry & 0xFFFFFFFF) * 2654435769) >> 20) & last
+    while slots[slot] != entry and slots[slot] >> 32 == entry >> 32:
+        slot = (slot + 1) & last
+    return slot
+
+
+@_compiled
+def _rehash(rows: _Array, base: int, size: int, mark: int, wanted: int) -> tuple[_Array, _Array]:
+    """A hash table of at least twice `wanted` slots with the rows of the component at `base`."""
+    capacity = _SLOTS
+    while capacity < 2 * wanted:
+        capacity *= 2
+    slots, places = np.zeros(capacity, np.int64), np.empty(capacity, np.int32)
+    for i in range(size):
+        slot = _find(slots, mark | rows[base + i])
+        slots[slot], places[slot] = mark | rows[base + i], i
+    return slots, places
+
+
+@_compiled
+def _room(array: _Array, wanted: int) -> _Array:
+    """A larger copy with room for `wanted` values and many more, which cost nothing until used."""
+    larger = np.empty(max(4 * array.size, wanted), array.dtype)
+    larger[: array.size] = array
+    return larger
+
+
+@_compiled
+def _reorder(
+    rows: _Array, edges: _Array, answers: _Array, row_count: _Array, edge_count: _Array
+) -> tuple[Int64, Int32, Int32, Int64, Int32]:
+    """Seed-major rows and edges -> hop-major, and positions in components -> positions overall."""
+    num_hops, num_seeds = edge_count.shape
+    row, seed = np.empty(row_count.sum(), np.int64), np.empty(row_count.sum(), np.int32)
+    hop_of = np.empty(row.size, np.int32)
+    edge_index = np.empty((2, edge_count.sum()), np.int64)
+    edge_type = np.empty(edge_index.shape[1], np.int32)
+    row_end = np.cumsum(row_count).reshape(row_count.shape)  # hop-major, as row_count is
+    edge_end = np.cumsum(edge_count).reshape(edge_count.shape)
+    place = np.empty(row_count.sum(axis=0).max() if num_seeds else 0, np.int64)
+    r, e, a = 0, 0, 0
+    for s in range(num_seeds):
+        i = 0
+        for hop in range(num_hops + 1):
+            for to in range(row_end[hop, s] - row_count[hop, s], row_end[hop, s]):
+                row[to], seed[to], hop_of[to] = rows[r], s, hop
+                place[i] = to
+                i += 1
+                r += 1
+        for hop in range(num_hops):
+            to = edge_end[hop, s] - edge_count[hop, s]
+            while to < edge_end[hop, s]:
+                asker, kind = place[answers[a]], answers[a + 1]
+                for _ in range(answers[a + 2]):
+                    edge_index[0, to], edge_index[1, to] = place[edges[e]], asker
+                    edge_type[to] = kind
+                    e += 1
+                    to += 1
+                a += 3
+    return row, seed, hop_of, edge_index, edge_type

@@ -1,0 +1,79 @@
+"""Files that are whole or absent: write under a temporary name, then rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+
+def content_hash(description: Any) -> str:
+    """Name (32 hex digits) of anything that JSON can spell; equal content, equal name."""
+    text = json.dumps(description, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write a file or folder to; renamed when the block ends.
+
+    Nothing is left behind if the block raises (a full disk, an interrupt). If somebody else
+    published the same folder meanwhile, theirs is kept: equal names hold equal content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        _rename(temporary, path)
+    except OSError as error:
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            raise ValueError(
+                f"the disk is full: could not write {path}; nothing was kept. Free some space, or "
+                "choose another folder (data.cache=, run_dir=)"
+            ) from error
+        raise
+    finally:
+        _remove(temporary)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """One process at a time makes ``path``; the others wait, then find it made.
+
+    The lock is the operating system's: it goes with its holder, however that dies. Where a file
+    system has none, all make it at once, which costs time but does no harm (``publish``).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire()
+    except (NotImplementedError, OSError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        if not (temporary.is_dir() and path.is_dir()):
+            raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,103 @@
+"""Backbone: rows by BART, then their relational context by GraphSAGE.
+
+Legend: U distinct rows, R nodes, F relations, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rfm.config import setting
+from rfm.data.batch import Batch
+from rfm.nn.graph_sage import GraphSAGE, GraphSAGEConfig, Neighbourhood
+from rfm.nn.row_encoder import RowEncoder, RowEncoderConfig
+
+_AGE_FEATURES = 8
+_PERIODS = (1.0, 7.0, 365.2425)  # days
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Row encoder and graph network."""
+
+    row_encoder: RowEncoderConfig = setting(factory=RowEncoderConfig)
+    graph_sage: GraphSAGEConfig = setting(factory=GraphSAGEConfig)
+    hops: int = setting(2, ge=0, le=8, help="GraphSAGE layers; 0 is BART alone")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Before the graph. row [U, D]; token [B, L, D] and real [B, L] as in ``States``."""
+
+    row: Tensor
+    token: Tensor
+    real: Tensor
+
+
+@dataclass(frozen=True)
+class States:
+    """node [R, D] after GraphSAGE. token [B, L, D] and real [B, L] of the first bucket, the rows
+    with masked cells, before it. relation [F, D]: the foreign keys' names, as embedded."""
+
+    node: Tensor
+    token: Tensor
+    real: Tensor
+    relation: Tensor
+
+
+class Age(nn.Module):
+    """Days from a row to the seed time -> [R, D]: log(1 + days) and a few periods."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(_AGE_FEATURES, width), nn.GELU(), nn.Linear(width, width)
+        )
+
+    def forward(self, days_R: Tensor, static_R: Tensor) -> Tensor:
+        # float32 throughout: a day more or less must show after fifty years
+        features = [days_R.log1p() / 4, static_R.to(days_R.dtype)]
+        for period in _PERIODS:
+            angle = 2 * math.pi * torch.remainder(days_R, period) / period
+            features += [angle.sin(), angle.cos()]
+        return self.layers(torch.stack(features, dim=1))  # type: ignore[no-any-return]
+
+
+class Backbone(nn.Module):
+    """A batch -> the states of its nodes."""
+
+    def __init__(self, row_encoder: RowEncoder, config: BackboneConfig) -> None:
+        super().__init__()
+        width = row_encoder.width
+        self.row_encoder = row_encoder
+        self.age = Age(width)
+        self.hop = nn.Embedding(config.hops + 1, width)
+        self.enter = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+        self.sage = GraphSAGE(width, config.hops, config.graph_sage)
+
+    def forward(self, batch: Batch) -> States:
+        return self.relate(batch, self.encode(batch))
+
+    def encode(self, batch: Batch) -> Rows:
+        """Each distinct row once, by BART."""
+        first, *others = [self.row_encoder(bucket) for bucket in batch.buckets]
+        rows = [first[1], *(row for _, row in others)]
+        if batch.cached.shape[0]:
+            rows.append(batch.cached.to(first[1].dtype))
+        return Rows(torch.cat(rows), first[0], batch.buckets[0].real)
+
+    def relate(self, batch: Batch, rows: Rows) -> States:
+        """The rows of the components, in their relational context, by GraphSAGE."""
+        node_RD = self.enter(rows.row)[batch.row]
+        node_RD = node_RD + self.age(batch.age, batch.static) + self.hop(batch.hop)
+        relation_FD = self.row_encoder.words(batch.relation)
+        edge_type_TD = self.sage.edge_types(relation_FD)
+        near = Neighbourhood.of(
+            batch.edge_index, batch.edge_type, batch.edge_count, edge_type_TD.shape[0]
+        )
+        node_RD = self.sage(node_RD, near, edge_type_TD)
+        return States(node_RD, rows.token, rows.real, relation_FD)

@@ -1,0 +1,214 @@
+"""The model that is pretrained, fine-tuned and asked: backbone plus objectives, in one folder.
+
+``save_pretrained`` writes ``model.safetensors``, ``config.json``, ``tokenizer.json`` and a model
+card; ``from_pretrained`` needs nothing else: no Lightning, no network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import BartConfig, BartModel
+
+from rfm.data.batch import PretrainBatch
+from rfm.files import publish
+from rfm.nn.backbone import Backbone, BackboneConfig, States
+from rfm.nn.graph_sage import GraphSAGEConfig
+from rfm.nn.objectives import Link, Loss, MaskedRow
+from rfm.nn.row_encoder import RowEncoder, RowEncoderConfig
+
+WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
+
+
+@dataclass(frozen=True)
+class PretrainOutput:
+    """What both objectives make of a batch, item by item.
+
+    value_loss [M]: quantile loss. text_nats, text_tokens [X]. link_scores [Q, P], link_loss [Q].
+    """
+
+    value_loss: Tensor
+    text_nats: Tensor
+    text_tokens: Tensor
+    link_scores: Tensor
+    link_loss: Tensor
+
+    def losses(self) -> dict[str, Loss]:
+        """By objective, summed over the batch."""
+        return {
+            "value": Loss.over(self.value_loss, torch.ones_like(self.value_loss)),
+            "text": Loss.over(self.text_nats, self.text_tokens),
+            "link": Loss.over(self.link_loss, torch.ones_like(self.link_loss)),
+        }
+
+
+class RelationalModel(nn.Module, PyTorchModelHubMixin):
+    """BART row encoder + GraphSAGE + objectives.
+
+    Args:
+        settings: of the backbone.
+        bart: with a vocabulary that fits ``tokenizer``.
+        tokenizer: the JSON of the tokenizer that the rows were serialised with.
+        about: what the model card tells: pretraining databases, steps, serialisation, ...
+    """
+
+    def __init__(
+        self, settings: BackboneConfig, bart: BartModel, tokenizer: str, about: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.about = dict(about)
+        row_encoder = RowEncoder(bart, settings.row_encoder.gradient_checkpointing)
+        self.backbone = Backbone(row_encoder, settings)
+        self.masked_row = MaskedRow(row_encoder.width)
+        self.link = Link(row_encoder.width)
+        if settings.row_encoder.frozen:
+            row_encoder.freeze()
+
+    def forward(self, batch: PretrainBatch) -> PretrainOutput:
+        return self.answer(batch, self.backbone(batch))
+
+    def compare(self, batch: PretrainBatch) -> tuple[PretrainOutput, PretrainOutput]:
+        """With the relational context and without it (no edges); rows are encoded once."""
+        rows, alone = self.backbone.encode(batch), batch.without_edges()
+        with_edges = self.answer(batch, self.backbone.relate(batch, rows))
+        return with_edges, self.answer(alone, self.backbone.relate(alone, rows))
+
+    def answer(self, batch: PretrainBatch, states: States) -> PretrainOutput:
+        """Both objectives on states that the backbone gave."""
+        nats_X, tokens_X = self.masked_row.text_nats(self.backbone.row_encoder, states, batch.texts)
+        scores_QP = self.link.scores(states, batch.links)
+        return PretrainOutput(
+            value_loss=self.masked_row.value_losses(states, batch.values),
+            text_nats=nats_X,
+            text_tokens=tokens_X,
+            link_scores=scores_QP,
+            link_loss=self.link.losses(scores_QP, batch.links),
+        )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        with publish(save_directory / WEIGHTS) as path:
+            safetensors.torch.save_model(self, str(path))
+        bart = self.backbone.row_encoder.bart.config.to_dict()
+        described = {"backbone": asdict(self.settings), "bart": bart, "about": self.about}
+        with publish(save_directory / TOKENIZER) as path:
+            path.write_text(self.tokenizer)
+        with publish(save_directory / CARD) as path:
+            path.write_text(model_card(self.about))
+        with publish(save_directory / CONFIG) as path:
+            path.write_text(json.dumps(described, indent=2, sort_keys=True))
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        folder_or_id: str | Path,
+        *,
+        device: str = "cpu",
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> RelationalModel:
+        """A saved model, in evaluation mode; a Hub id is looked up in the local cache first.
+
+        Raises:
+            ValueError: if there is none, or a file of it is missing or truncated.
+        """
+        folder = Path(folder_or_id)
+        if not folder.is_dir():
+            offline = local_files_only or os.environ.get("HF_HUB_OFFLINE") == "1"
+            try:
+                folder = Path(
+                    snapshot_download(
+                        str(folder_or_id), revision=revision, local_files_only=offline
+                    )
+                )
+            except Exception as error:
+                raise ValueError(
+                    f"checkpoint '{folder_or_id}' is neither a local folder nor to be had from "
+                    f"the Hub: {error}"
+                ) from error
+        return read_model(folder, device)
+
+
+def read_model(folder: Path, device: str = "cpu") -> RelationalModel:
+    """The model saved in a local folder.
+
+    Raises:
+        ValueError: if a file is missing, truncated, or of another architecture.
+    """
+    missing = [f for f in (CONFIG, WEIGHTS, TOKENIZER) if not (folder / f).is_file()]
+    if missing:
+        raise ValueError(
+            f"checkpoint {folder} lacks {', '.join(missing)}: copy the whole folder that "
+            "save_pretrained wrote (a run keeps it under <run_dir>/model)"
+        )
+    try:
+        described = json.loads((folder / CONFIG).read_text())
+        config = _backbone_config(described["backbone"])
+        bart = BartModel(BartConfig.from_dict(described["bart"]))
+        tokenizer = (folder / TOKENIZER).read_text()
+        json.loads(tokenizer)
+        model = RelationalModel(config, bart, tokenizer, described["about"])
+        safetensors.torch.load_model(model, str(folder / WEIGHTS), device=device)
+    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"checkpoint {folder} cannot be read, a file is truncated or was written by another "
+            f"version: {error}"
+        ) from error
+    return model.to(device).eval()
+
+
+def _backbone_config(described: Mapping[str, Any]) -> BackboneConfig:
+    graph_sage = dict(described["graph_sage"])
+    graph_sage["aggregations"] = tuple(graph_sage["aggregations"])
+    return BackboneConfig(
+        row_encoder=replace(RowEncoderConfig(**described["row_encoder"]), pretrained=""),
+        graph_sage=GraphSAGEConfig(**graph_sage),
+        hops=described["hops"],
+    )
+
+
+def model_card(about: Mapping[str, Any]) -> str:
+    """Markdown: what the model is, what it has seen, how to load it."""
+    databases = about.get("databases", {})
+    listed = "\n".join(f"- {name} (`{key}`)" for name, key in databases.items()) or "- none"
+    facts = {k: v for k, v in about.items() if k != "databases"}
+    table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    return f"""---
+library_name: rfm
+tags: [relational-deep-learning, tabular, graph-neural-network]
+---
+
+# Relational model: BART row encoder + GraphSAGE
+
+```python
+from rfm import RelationalModel
+model = RelationalModel.from_pretrained("<this folder>")
+```
+
+## Pretraining databases
+
+A score on any of these is not zero-shot. In brackets, the fingerprint of the content.
+
+{listed}
+
+## Facts
+
+| what | value |
+|---|---|
+{table}
+"""
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())

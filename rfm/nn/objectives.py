@@ -1,0 +1,141 @@
+"""Pretraining objectives: reconstruct masked cells, tell the true parent from others.
+
+Legend: M masked values, X masked texts, Q queries, P candidates, T quantile levels, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rfm.data.batch import LEVELS, LinkTargets, TextTargets, ValueTargets
+from rfm.nn.backbone import States
+from rfm.nn.row_encoder import RowEncoder
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A sum over ``count`` items; no items is legal."""
+
+    total: Tensor
+    count: Tensor
+
+    @classmethod
+    def over(cls, items: Tensor, weight: Tensor) -> Loss:
+        """Items [n] that stand for ``weight`` [n] counted things each."""
+        return cls(items.float().sum(), weight.float().sum())
+
+
+def weigh(
+    losses: Mapping[str, Loss], weights: Mapping[str, float]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss to differentiate, and each objective's mean, over the batches of all ranks.
+
+    Counts differ between ranks, so each mean is taken over the global count; the factor of the
+    number of ranks undoes the averaging of gradients by DDP. Gradients then equal those of one
+    process that sees all the batches at once.
+    """
+    counts = torch.stack([loss.count.detach() for loss in losses.values()])
+    totals = torch.stack([loss.total.detach() for loss in losses.values()])
+    ranks = 1
+    if dist.is_available() and dist.is_initialized():
+        ranks = dist.get_world_size()
+        both = torch.stack([counts, totals])
+        dist.all_reduce(both)
+        counts, totals = both
+    counts = counts.clamp(min=1)
+    terms = [
+        weights[name] * ranks * loss.total / count
+        for (name, loss), count in zip(losses.items(), counts, strict=True)
+    ]
+    return torch.stack(terms).sum(), dict(zip(losses, totals / counts, strict=True))
+
+
+def pinball(predicted_MT: Tensor, target_M: Tensor, level_T: Tensor) -> Tensor:
+    """Mean quantile loss [M] over the levels (half the CRPS in the limit of many levels)."""
+    error_MT = target_M[:, None] - predicted_MT
+    return torch.maximum(level_T * error_MT, (level_T - 1) * error_MT).mean(1)
+
+
+class MaskedRow(nn.Module):
+    """Masked cells of a row from its other cells and its relational context.
+
+    Values: quantiles of their rank, as corrections to the column's training quantiles, from the
+    mask's token state and the row's state after GraphSAGE. Texts: the BART decoder, attending to
+    the row's tokens and to that state.
+    """
+
+    level: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("level", torch.from_numpy(LEVELS), persistent=False)
+        self.quantiles = nn.Sequential(
+            nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, len(LEVELS))
+        )
+        self.context = nn.Linear(width, width)
+        nn.init.zeros_(self.quantiles[-1].weight)
+        nn.init.zeros_(self.quantiles[-1].bias)
+
+    def value_quantiles(self, states: States, targets: ValueTargets) -> Tensor:
+        """Predicted quantiles [M, T] of the ranks."""
+        mask_MD = states.token[targets.row, targets.position]
+        node_MD = states.node[targets.node].to(mask_MD.dtype)
+        shift_MT = self.quantiles(torch.cat([mask_MD, node_MD], dim=1)).float()
+        return targets.marginal + shift_MT
+
+    def value_losses(self, states: States, targets: ValueTargets) -> Tensor:
+        """Quantile loss [M]."""
+        return pinball(self.value_quantiles(states, targets), targets.rank, self.level)
+
+    def text_nats(
+        self, row_encoder: RowEncoder, states: States, targets: TextTargets
+    ) -> tuple[Tensor, Tensor]:
+        """Nats [X] of the masked texts, and how many tokens [X] they are of."""
+        context_XD = self.context(states.node[targets.node])
+        token_XLD = states.token[targets.row].to(context_XD.dtype)
+        memory_XSD = torch.cat([context_XD[:, None], token_XLD], dim=1)
+        real_XS = F.pad(states.real[targets.row], (1, 0), value=True)
+        nats_X = row_encoder.text_nats(targets.given, targets.label, (memory_XSD, real_XS))
+        return nats_X, (targets.label >= 0).sum(1)
+
+
+class Link(nn.Module):
+    """Score candidate parents for a child row whose foreign key was cut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Sequential(
+            nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.candidate = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def scores(self, states: States, targets: LinkTargets) -> Tensor:
+        """Scores [Q, P]; minus infinity where a candidate does not stand for election."""
+        query_QD = states.node[targets.query]
+        relation_QD = states.relation[targets.relation].to(query_QD.dtype)
+        query_QD = self.query(torch.cat([query_QD, relation_QD], dim=1))
+        candidate_PD = self.candidate(states.node[targets.candidate])
+        scores_QP = (query_QD @ candidate_PD.T).float() / query_QD.shape[1] ** 0.5
+        return scores_QP.masked_fill(~targets.allowed, -torch.inf)
+
+    def losses(self, scores_QP: Tensor, targets: LinkTargets) -> Tensor:
+        """Cross-entropy [Q] of the true parent among the candidates."""
+        if scores_QP.shape[0] == 0:
+            return scores_QP.sum(1)
+        return F.cross_entropy(scores_QP, targets.positive, reduction="none")
+
+
+def reciprocal_rank(scores_QP: Tensor, positive_Q: Tensor) -> Tensor:
+    """1 / rank [Q] of the true parent; among equal scores, the middle rank."""
+    true_Q1 = scores_QP.gather(1, positive_Q[:, None])
+    above = (scores_QP > true_Q1).sum(1)
+    equal = (scores_QP == true_Q1).sum(1) - 1
+    return 1.0 / (1.0 + above + equal / 2.0)

@@ -1,0 +1,69 @@
+"""A model for a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import BartModel
+
+from rfm.data.corpus import Corpus
+from rfm.data.tokenizer import EOS, PAD, hub_folder
+from rfm.nn.backbone import BackboneConfig
+from rfm.nn.model import RelationalModel
+from rfm.nn.row_encoder import bart_config, load_bart
+
+_BART_FILES = ["config.json", "*.safetensors", "pytorch_model.bin"]
+
+
+def build_model(
+    config: BackboneConfig, corpus: Corpus, max_tokens: int, compiled: bool
+) -> RelationalModel:
+    """Random weights of a size, or BART's own from a folder or Hub id.
+
+    Raises:
+        ValueError: if the weights cannot be found, do not fit the tokenizer, or read fewer
+            positions than ``max_tokens``.
+    """
+    tokenizer, encoder = corpus.tokenizer, config.row_encoder
+    if encoder.pretrained:
+        local = Path(encoder.pretrained)
+        folder = local if local.is_dir() else hub_folder(encoder.pretrained, _BART_FILES)
+        bart = load_bart(folder, len(tokenizer))
+        _check_fit(bart, encoder.pretrained, corpus, max_tokens)
+    else:
+        bart = BartModel(bart_config(encoder, len(tokenizer), tokenizer.id(PAD), tokenizer.id(EOS)))
+    if compiled:
+        bart.encoder.compile(dynamic=True)
+    return RelationalModel(config, bart, tokenizer.backend.to_str(), {})
+
+
+def _check_fit(bart: BartModel, source: str, corpus: Corpus, max_tokens: int) -> None:
+    tokenizer = corpus.tokenizer
+    ids = {"pad_token_id": tokenizer.id(PAD), "eos_token_id": tokenizer.id(EOS)}
+    wrong = {name: getattr(bart.config, name) for name in ids}
+    if wrong != ids:
+        raise ValueError(
+            f"the tokenizer does not fit the weights of '{source}': it has {ids}, they have "
+            f"{wrong}; set data.tokenizer={source} too"
+        )
+    if max_tokens > bart.config.max_position_embeddings:
+        raise ValueError(
+            f"batch.max_tokens={max_tokens}, but '{source}' reads at most "
+            f"{bart.config.max_position_embeddings} tokens"
+        )
+
+
+def describe_training(
+    corpus: Corpus, steps: int, seed: int, serialisation: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a checkpoint's card tells about where it comes from."""
+    stores = corpus.mixture.stores
+    return {
+        "databases": corpus.fingerprints,
+        "rows": sum(store.num_rows for store in stores),
+        "steps": steps,
+        "seed": seed,
+        **serialisation,
+    }

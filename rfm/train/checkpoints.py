@@ -1,0 +1,114 @@
+"""Checkpoints to resume from: whole or absent, saved on time, on a signal, and at the end."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+_log = logging.getLogger("rfm")
+_NAME = re.compile(r"step-(\d+)\.ckpt")
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    found = [
+        (int(match.group(1)), path)
+        for path in (run_dir / "checkpoints").glob("step-*.ckpt")
+        if (match := _NAME.fullmatch(path.name))
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def find_resume(resume: str, run_dir: Path) -> Path | None:
+    """The checkpoint to go on from, or None to start; says which.
+
+    Args:
+        resume: ``auto`` (the last complete checkpoint of ``run_dir``, if any), ``never``, or a
+            path to a checkpoint.
+
+    Raises:
+        ValueError: if the path does not exist.
+    """
+    if resume == "never":
+        _log.info("resume=never: starting from step 0")
+        return None
+    if resume != "auto":
+        if not Path(resume).exists():
+            raise ValueError(
+                f"resume={resume}: no such checkpoint; wanted auto, never, or a path such as "
+                f"{run_dir / 'checkpoints' / 'step-000100.ckpt'}"
+            )
+        _log.info("resuming from %s, as asked", resume)
+        return Path(resume)
+    found = checkpoints(run_dir)
+    if not found:
+        _log.info("resume=auto: no checkpoint in %s, starting from step 0", run_dir)
+        return None
+    _log.info("resume=auto: resuming from %s", found[-1])
+    return found[-1]
+
+
+class Checkpoints(Callback):
+    """Saves every ``every`` steps, and saves and stops on SIGTERM, SIGUSR1 or at ``stop_after``.
+
+    A checkpoint is written under a temporary name and then renamed, so that one that can be seen
+    is complete, whenever the process dies. All ranks stop at the same step. The last ``keep`` stay.
+    """
+
+    def __init__(self, run_dir: Path, every: int, stop_after: int, keep: int = 2) -> None:
+        self.folder = run_dir / "checkpoints"
+        self.every, self.stop_after, self.keep = every, stop_after, keep
+        self.stopped_by = ""
+        self._signal = ""
+        self._saved = -1
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved = trainer.global_step
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            self._previous[number] = signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self._signal = signal.Signals(number).name
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == self._saved or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # within an accumulation
+        stop = trainer.strategy.reduce_boolean_decision(bool(self._signal), all=False)
+        if stop or step == self.stop_after:
+            self.stopped_by = self._signal or ("a signal" if stop else f"stop_after={step}")
+            trainer.should_stop = True
+            self.save(trainer)
+            _log.info("stopped by %s at step %d; resume=auto goes on", self.stopped_by, step)
+        elif step % self.every == 0:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint of this step; every rank must call it."""
+        step = trainer.global_step
+        if step == self._saved:
+            return
+        self._saved = step
+        path = self.folder / f"step-{step:06d}.ckpt"
+        temporary = path.with_name(f".{path.name}")
+        trainer.save_checkpoint(temporary)
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            temporary.replace(path)
+            for old in checkpoints(self.folder.parent)[: -self.keep]:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        trainer.strategy.barrier()

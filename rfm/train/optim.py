@@ -1,0 +1,63 @@
+"""AdamW with warm-up and cosine decay."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from rfm.config import setting
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser, schedule and what happens to gradients and weights on the way."""
+
+    steps: int = setting(300, ge=1, help="optimiser steps")
+    lr: float = setting(1e-3, gt=0)
+    warmup: int = setting(50, ge=0, help="steps of linear warm-up")
+    final_lr: float = setting(0.05, ge=0, le=1, help="share of lr left at the end of the cosine")
+    weight_decay: float = setting(0.05, ge=0, help="of matrices; not of biases, norms, embeddings")
+    betas: tuple[float, float] = setting((0.9, 0.98), ge=0, lt=1)
+    clip: float = setting(1.0, ge=0, help="largest gradient norm, 0: no clipping")
+    accumulate: int = setting(1, ge=1, help="batches per optimiser step")
+    ema: float = setting(0.999, ge=0, lt=1, help="decay of the averaged weights, 0: none")
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW with two parameter groups: matrices decay, vectors and embeddings do not."""
+    embeddings = {
+        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
+    others = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig) -> LambdaLR:
+    """Linear warm-up, then a cosine down to ``final_lr * lr`` at the last step."""
+
+    def factor(step: int) -> float:
+        if step < config.warmup:
+            return (step + 1) / (config.warmup + 1)
+        span = max(1, config.steps - config.warmup)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (step - config.warmup) / span)))
+        return config.final_lr + (1 - config.final_lr) * cosine
+
+    return LambdaLR(optimizer, factor)
+
+
+def warm_average(
+    averaged: torch.Tensor, current: torch.Tensor, updates: torch.Tensor | int, decay: float
+) -> torch.Tensor:
+    """One update of exponentially averaged weights, whose memory is short at first."""
+    rate = min(decay, (1.0 + float(updates)) / (10.0 + float(updates)))
+    return averaged * rate + current.to(averaged.dtype) * (1 - rate)

@@ -1,0 +1,110 @@
+"""Pretraining as a LightningModule: it calls the model, sums the losses and logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+from rfm.config import setting
+from rfm.data.batch import PretrainBatch
+from rfm.data.mixture import Mixture
+from rfm.eval.pretraining import OBJECTIVES, ColumnOwners, table, tally
+from rfm.nn.model import RelationalModel
+from rfm.nn.objectives import weigh
+from rfm.train.optim import OptimConfig, make_optimizer, make_schedule
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors of the mean losses; about equal shares at the start."""
+
+    value: float = setting(10.0, ge=0, help="of masked values, per value")
+    text: float = setting(0.5, ge=0, help="of masked texts, per token")
+    link: float = setting(0.5, ge=0, help="of links, per cut link")
+
+    def __post_init__(self) -> None:
+        if self.value + self.text + self.link == 0:
+            raise ValueError("value, text and link are all 0: one must be above")
+
+
+class Pretrainer(LightningModule):
+    """Holds the model; is not the model."""
+
+    def __init__(
+        self,
+        model: RelationalModel,
+        mixture: Mixture,
+        weights: LossWeights,
+        optim: OptimConfig,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.weights, self.optim, self.seed = weights, optim, seed
+        names = [store.name for store in mixture.stores]
+        self.owners = ColumnOwners.of(names, mixture.columns, mixture.relations)
+        self.sharded = False
+        self.sums = torch.zeros(0)
+        self.report: list[dict[str, Any]] = []
+
+    def configure_model(self) -> None:
+        """Shard the layers over the data-parallel ranks (FSDP2), where the strategy asks for it."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not self.sharded:
+            self.sharded = True
+            shard(self.model, self.device_mesh["data_parallel"])
+
+    def transfer_batch_to_device(
+        self, batch: PretrainBatch, device: torch.device, dataloader_idx: int
+    ) -> PretrainBatch:
+        return batch.to(device, non_blocking=True)
+
+    def on_train_batch_start(self, batch: PretrainBatch, batch_idx: int) -> None:
+        # dropout draws by step, so that a resumed run draws the same
+        torch.manual_seed(hash((self.seed, self.trainer.global_step, batch_idx, self.global_rank)))
+
+    def training_step(self, batch: PretrainBatch, batch_idx: int) -> Tensor:
+        losses = self.model(batch).losses()
+        total, means = weigh(losses, vars(self.weights))
+        self.log_dict({f"train/{name}": mean for name, mean in means.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        self.sums = torch.zeros(len(self.owners.names), len(OBJECTIVES), 4, dtype=torch.float64)
+
+    def validation_step(self, batch: PretrainBatch, batch_idx: int) -> None:
+        self.sums += tally(self.model, batch, self.owners)
+
+    def on_validation_epoch_end(self) -> None:
+        sums = self.sums.to(self.device) if self.device.type != "mps" else self.sums
+        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        self.report = table(sums.cpu(), self.owners.names)
+        for row in self.report:
+            prefix = f"val/{row['objective']}/{row['database']}"
+            self.log(prefix, row["model"], rank_zero_only=True)
+            for other in ("marginal", "without_edges"):
+                self.log(f"{prefix}/{other}", row[other], rank_zero_only=True)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = make_optimizer(self.model, self.optim)
+        schedule = make_schedule(optimizer, self.optim)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def shard(model: RelationalModel, mesh: DeviceMesh) -> None:
+    """Shard each BART and GraphSAGE layer over a mesh, and the rest as one (FSDP2), in place."""
+    bart = model.backbone.row_encoder.bart
+    for layer in (*bart.encoder.layers, *bart.decoder.layers, *model.backbone.sage.layers):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    register_fsdp_forward_method(model, "compare")

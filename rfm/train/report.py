@@ -1,0 +1,61 @@
+"""The report of a pretraining run: does it beat what knows nothing, is the context used."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rfm.eval.pretraining import beats
+from rfm.files import publish
+
+_log = logging.getLogger("rfm")
+COLUMNS = (
+    "database", "objective", "metric", "items", "model", "marginal", "without_edges",
+)  # fmt: skip
+
+
+def write_report(rows: Sequence[dict[str, Any]], run_dir: Path) -> None:
+    """Write ``pretrain.csv``, show it, and say what to do next."""
+    with publish(run_dir / "pretrain.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows({k: _round(v) for k, v in row.items()} for row in rows)
+    table = Table(title="Validation: rows between the validation and the test timestamp")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in COLUMNS[:3] else "right")
+    for row in rows:
+        table.add_row(*(_show(row[column]) for column in COLUMNS))
+    Console(stderr=True, width=110).print(table)
+    _log.info(
+        "\nThe pretrained model is in %s (curves: %s, all results: %s).\nNext:\n"
+        '  from rfm import RelationalModel; RelationalModel.from_pretrained("%s")\n'
+        "  python -m pretrain config=configs/pretrain/small.yaml data.root=<RelBench folders>\n",
+        run_dir / "model", run_dir / "curves.png", run_dir / "pretrain.csv", run_dir / "model",
+    )  # fmt: skip
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How often the model beats the marginal, and itself without edges, per objective."""
+    summary: dict[str, Any] = {}
+    for objective in sorted({row["objective"] for row in rows}):
+        of = [row for row in rows if row["objective"] == objective]
+        summary[objective] = {
+            "databases": len(of),
+            "beats_marginal": sum(beats(row, "marginal") for row in of),
+            "beats_without_edges": sum(beats(row, "without_edges") for row in of),
+        }
+    return {"validation": summary}
+
+
+def _round(value: Any) -> Any:
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _show(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,150 @@
+"""The Lightning Trainer of a run, from config."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import datasets
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+
+from rfm.config import setting
+from rfm.train.metrics import LogConfig, on_terminal
+from rfm.train.optim import OptimConfig, warm_average
+
+StrategyName = Literal["auto", "ddp", "sharded"]
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """Where and how to compute."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = setting(0, ge=0, help="per node; 0: all GPUs, or one process on CPU")
+    nodes: int = setting(1, ge=1)
+    strategy: StrategyName = setting("auto", help="auto: ddp if there are several; sharded: FSDP2")
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", help="auto: bf16 on GPUs that have it, fp32 on CPU"
+    )
+    compile: bool = setting(False, help="torch.compile the row encoder")
+    deterministic: bool = setting(False, help="only deterministic kernels on GPU")
+
+
+def uses_gpu(config: TrainerConfig) -> bool:
+    return config.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def make_trainer(
+    config: TrainerConfig,
+    optim: OptimConfig,
+    log: LogConfig,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+) -> Trainer:
+    """A trainer for ``optim.steps`` optimiser steps over endless batches.
+
+    Raises:
+        ValueError: for combinations that cannot work.
+    """
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator=gpu, but torch sees no GPU: use auto or cpu")
+    if config.strategy == "sharded" and optim.ema > 0:
+        raise ValueError("trainer.strategy=sharded does not keep averaged weights: set optim.ema=0")
+    gpu = uses_gpu(config)
+    devices = config.devices or (torch.cuda.device_count() if gpu else 1)
+    averaging = [_averaging(optim.ema)] if optim.ema > 0 else []
+    bar = [TQDMProgressBar()] if on_terminal() else []
+    return Trainer(
+        accelerator="gpu" if gpu else "cpu",
+        devices=devices,
+        num_nodes=config.nodes,
+        strategy=_strategy(config.strategy, devices * config.nodes),
+        precision=_precision(config, gpu),
+        max_steps=optim.steps,
+        max_epochs=-1,
+        accumulate_grad_batches=optim.accumulate,
+        gradient_clip_val=optim.clip or None,
+        use_distributed_sampler=False,
+        val_check_interval=log.val_every * optim.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=log.every,
+        logger=list(loggers),
+        callbacks=[*averaging, *callbacks, *bar],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=on_terminal(),
+        deterministic=config.deterministic,
+        plugins=_plugins(),
+    )
+
+
+def _plugins() -> list[Any]:
+    # our own checkpoint on SIGUSR1 makes the job requeue-able; Lightning must not do it too
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+def _averaging(decay: float) -> WeightAveraging:
+    def average(averaged: torch.Tensor, current: torch.Tensor, updates: Any) -> torch.Tensor:
+        return warm_average(averaged, current, updates, decay)
+
+    return WeightAveraging(use_buffers=False, avg_fn=average)
+
+
+def _strategy(name: StrategyName, processes: int) -> Strategy | str:
+    if name == "sharded":
+        return ModelParallelStrategy(data_parallel_size=processes, tensor_parallel_size=1)
+    if name == "ddp" or processes > 1:
+        return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True)
+    return "auto"
+
+
+def _precision(config: TrainerConfig, gpu: bool) -> Any:
+    if config.precision == "bf16":
+        return "bf16-mixed"
+    fast = gpu and torch.cuda.is_bf16_supported()
+    return "bf16-mixed" if config.precision == "auto" and fast else "32-true"
+
+
+def loader_workers(asked: int, config: TrainerConfig) -> int:
+    """Loader processes per device: drawing a batch costs a CPU little beside a step."""
+    return asked if asked >= 0 else (4 if uses_gpu(config) else 0)
+
+
+def quieten() -> None:
+    """Our lines and real warnings only: no tips, no advice that does not apply."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("rfm").setLevel(logging.INFO if _is_first_rank() else logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for advice in (
+        ".*does not have many workers.*",
+        ".*You're using the WeightAveraging callback with a model that overrides.*",
+        ".*`LeafSpec` is deprecated.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*The number of training batches.*",
+        ".*srun.*command is available.*",
+    ):
+        warnings.filterwarnings("ignore", advice)
+    datasets.disable_progress_bars()
+
+
+def _is_first_rank() -> bool:
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0") == 0
+
+
+def set_threads() -> None:
+    """Share the cores between the ranks of a node, as torchrun's one thread each would not."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if "OMP_NUM_THREADS" not in os.environ or ranks > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
