@@ -51,13 +51,15 @@ def _map(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
 @dataclass(frozen=True)
 class Bucket(TensorRecord):
     """Rows of similar length. token, role [B, L] int64; value [V, NUM_FEATURES] float32 at the
-    flat positions value_at [V] of [B, L]; pad marks [B, L] bool where a token is."""
+    flat positions value_at [V] of [B, L]; real [B, L] bool where a token is; mask_at [M]: flat
+    positions of the masked values."""
 
     token: Tensor
     role: Tensor
     real: Tensor
     value: Tensor
     value_at: Tensor
+    mask_at: Tensor
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,10 @@ class Batch(TensorRecord):
 
 @dataclass(frozen=True)
 class ValueTargets(TensorRecord):
-    """Masked values. row, position [M]: where in the first bucket; node [M]; rank [M] float32 the
-    target u; marginal [M, levels] the training quantiles; column [M] id within the mixture."""
+    """Masked values, in the order of the buckets' ``mask_at``. node [M]: one that shows the row;
+    rank [M] float32 the target u; marginal [M, levels] the training quantiles; column [M] id
+    within the mixture."""
 
-    row: Tensor
-    position: Tensor
     node: Tensor
     rank: Tensor
     marginal: Tensor
@@ -193,6 +194,7 @@ def _bucket(rows: TokenRows, group: npt.NDArray[np.int64]) -> Bucket:
         real=torch.from_numpy(real),
         value=torch.from_numpy(rows.features[feature[at]]),
         value_at=torch.from_numpy(at),
+        mask_at=torch.from_numpy(np.flatnonzero(rows.masked_value[group, :width])),
     )
 
 
@@ -203,3 +205,8 @@ def pad_tokens(sequences: Sequence[Sequence[int]], fill: int) -> Tensor:
     for i, sequence in enumerate(sequences):
         out[i, : len(sequence)] = torch.as_tensor(sequence, dtype=torch.int64)
     return out
+
+
+def cat(arrays: Sequence[npt.NDArray[Any]], dtype: type[np.generic]) -> Tensor:
+    """One tensor of arrays of any number, none included."""
+    return torch.from_numpy(np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype))

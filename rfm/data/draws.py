@@ -147,6 +147,24 @@ def draw_masks(store: RowStore, rows: Ints, rng: np.random.Generator) -> npt.NDA
     return fate
 
 
+def draw_context_masks(
+    store: RowStore, rows: Ints, share: float, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """fate [n, C] of rows that are context: each value cell is masked with probability ``share``."""
+    if share == 0:
+        return np.zeros((rows.size, 0), dtype=np.uint8)
+    table_of = store.graph.table_of(rows)
+    width = max((len(store.tables[t].columns) for t in np.unique(table_of)), default=0)
+    fate = np.full((rows.size, width), VISIBLE, dtype=np.uint8)
+    chosen = rng.random((rows.size, width)) < share
+    for t in np.unique(table_of):
+        at = np.flatnonzero(table_of == t)
+        values = present_cells(store, int(t), rows[at]) & store.tables[t].is_value
+        masked = values & chosen[at, : values.shape[1]]
+        fate[at[:, None], np.arange(masked.shape[1])] = np.where(masked, MASKED, VISIBLE)
+    return fate
+
+
 def present_cells(store: RowStore, t: int, rows: Ints) -> npt.NDArray[np.bool_]:
     """[n, C]: cells of rows of table ``t`` that may be masked: not null, not the row's time."""
     table = store.tables[t]

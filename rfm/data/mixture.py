@@ -15,13 +15,14 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from rfm.config import setting
-from rfm.data.assemble import RowStates, Source, TokenBudget, assemble
+from rfm.data.assemble import RowStates, assemble
 from rfm.data.batch import PretrainBatch
 from rfm.data.draws import LinkDraw, MaskedDraw, Sampling, draw_link, draw_masked, softened
 from rfm.data.marginals import TokenMarginals
 from rfm.data.sampler import Strategy, fan_outs
 from rfm.data.serialise import TokenIds
 from rfm.data.store import RowStore
+from rfm.data.targets import Source, TokenBudget
 from rfm.data.times import Split, TimeIndex
 from rfm.data.tokenizer import EOS, Tokenizer
 
@@ -34,6 +35,9 @@ class BatchConfig:
 
     masked_groups: int = setting(2, ge=0, help="databases whose rows are masked, per batch")
     masked_seeds: int = setting(24, ge=1, help="masked rows per group")
+    context_masking: float = setting(
+        0.15, ge=0, lt=1, help="share of the value cells of all other rows that are masked too"
+    )
     link_groups: int = setting(1, ge=0, help="foreign keys that are cut, per batch")
     link_queries: int = setting(16, ge=1, help="child rows asked for their parent, per group")
     negatives: int = setting(31, ge=1, help="rows drawn from the parent table, per group")
@@ -47,7 +51,7 @@ class BatchConfig:
     strategy: Strategy = setting("last", help="which children: the latest, or any")
     max_rows: int = setting(96, ge=0, help="rows per component, 0 without limit")
     max_tokens: int = setting(64, ge=8, help="tokens per row")
-    max_texts: int = setting(32, ge=1, help="masked texts decoded per batch")
+    max_texts: int = setting(64, ge=1, help="masked texts decoded per batch")
     max_text_tokens: int = setting(16, ge=1, help="of a masked text, its end included")
     bucket_rows: int = setting(64, ge=1, help="smallest length bucket")
 
@@ -213,6 +217,7 @@ class PretrainBatches(Dataset[PretrainBatch]):
             c.budget,
             rng,
             shuffle=self.split == "train",
+            context_masking=c.context_masking if self.split == "train" else 0.0,
             marginals=self.marginals,
             cache=self.cache,
         )

@@ -22,7 +22,6 @@ from rfm.data.cells import as_floats, as_texts
 from rfm.data.checks import check_database
 from rfm.data.column_stats import ColumnStats, fit_column_stats
 from rfm.data.database import Database, Table
-from rfm.files import alone, content_hash, publish
 from rfm.data.graph import build_graph
 from rfm.data.schema import words
 from rfm.data.store import (
@@ -35,6 +34,7 @@ from rfm.data.store import (
     open_store,
 )
 from rfm.data.tokenizer import Tokenizer, normalise_texts, token_dtype
+from rfm.files import alone, content_hash, publish
 
 MAX_CELL_CHARS = 2_048
 MAX_CELL_TOKENS = 256

@@ -40,6 +40,7 @@ TIME_WORDS = {
     "entity": ("created_at", "joined_on", "registered_at", "start_date"),
     "event": ("date", "created_at", "timestamp", "occurred_at", "event_time"),
 }
+SPARE_SHARES = {"f": 0.2, "i": 0.1, "h": 0.15, "b": 0.15, "=": 0.2, "t": 0.1, "d": 0.1}
 COLUMN_COUNTS = {"lookup": 2, "entity": 4, "event": 4, "item": 3, "bridge": 1}
 
 
@@ -197,18 +198,20 @@ def _choose_columns(
 ) -> tuple[Column, ...]:
     """Some of the vocabulary's columns and some spare ones; entities and lookups always have a
     number and a category, events a number and an integer, so that a rule finds its columns."""
-    words = [c for c in table.columns if rng.random() < 0.85 and c.word not in taken]
-    words += [
-        _spare(rng, str(rng.choice(list("fihb=td"), p=[0.2, 0.1, 0.15, 0.15, 0.2, 0.1, 0.1])))
-        for _ in range(int(rng.integers(0, 1 + COLUMN_COUNTS[table.role])))
+    words = {c.word: c for c in table.columns if rng.random() < 0.85 and c.word not in taken}
+    count = int(rng.integers(0, 1 + COLUMN_COUNTS[table.role]))
+    spare = [
+        str(kind) for kind in rng.choice(list(SPARE_SHARES), count, p=[*SPARE_SHARES.values()])
     ]
-    if table.role in ("entity", "lookup"):
-        words += [_spare(rng, "f"), _spare(rng, "=")]
-    if table.role == "event":
-        words += [_spare(rng, "f"), _spare(rng, "i")]
-    unique = {word.word: word for word in reversed(words) if word.word not in taken}
+    needed = {"entity": "f=", "lookup": "f=", "event": "fi"}.get(table.role, "")
+    have = {word.kind for word in words.values()}
+    for kind in [*spare, *(kind for kind in needed if kind not in have)]:
+        options = [w for w in _spare_words(kind) if w.word not in taken and w.word not in words]
+        if options:
+            word = options[int(rng.integers(len(options)))]
+            words[word.word] = word
     columns = []
-    for word in list(unique.values())[::-1]:
+    for word in words.values():
         share = 0.0
         if missing and word.kind not in "np" and rng.random() < 0.3:
             share = min(0.9, float(rng.uniform(0.2, 1.8)) * missing)
@@ -221,9 +224,9 @@ def _choose_columns(
     return tuple(columns)
 
 
-def _spare(rng: np.random.Generator, kind: str) -> ColumnWord:
-    text = str(rng.choice(SPARE_COLUMNS[kind]))
-    return parse_column(text if kind == "=" else f"{text}:{kind}")
+def _spare_words(kind: str) -> list[ColumnWord]:
+    texts = SPARE_COLUMNS[kind]
+    return [parse_column(text if kind == "=" else f"{text}:{kind}") for text in texts]
 
 
 def _plan_task(

@@ -22,8 +22,8 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from rfm.data.cells import as_texts
 from rfm.data.database import Database
-from rfm.files import alone, content_hash, publish
 from rfm.data.schema import words
+from rfm.files import alone, content_hash, publish
 
 BOS, PAD, EOS, UNK, MASK, VALUE = "<s>", "<pad>", "</s>", "<unk>", "<mask>", "<value>"
 SPECIAL = (BOS, PAD, EOS, UNK, MASK, VALUE)

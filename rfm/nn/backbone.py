@@ -31,19 +31,22 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class Rows:
-    """Before the graph. row [U, D]; token [B, L, D] and real [B, L] as in ``States``."""
+    """Before the graph. row [U, D]; mask, token and real as in ``States``."""
 
     row: Tensor
+    mask: Tensor
     token: Tensor
     real: Tensor
 
 
 @dataclass(frozen=True)
 class States:
-    """node [R, D] after GraphSAGE. token [B, L, D] and real [B, L] of the first bucket, the rows
-    with masked cells, before it. relation [F, D]: the foreign keys' names, as embedded."""
+    """node [R, D] after GraphSAGE. Before it: mask [M, D], the tokens of the masked values; token
+    [B, L, D] and real [B, L] of the first bucket, the rows whose texts are masked. relation [F, D]:
+    the foreign keys' names, as embedded."""
 
     node: Tensor
+    mask: Tensor
     token: Tensor
     real: Tensor
     relation: Tensor
@@ -76,6 +79,7 @@ class Backbone(nn.Module):
         self.row_encoder = row_encoder
         self.age = Age(width)
         self.hop = nn.Embedding(config.hops + 1, width)
+        nn.init.normal_(self.hop.weight, std=0.02)
         self.enter = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
         self.sage = GraphSAGE(width, config.hops, config.graph_sage)
 
@@ -84,11 +88,16 @@ class Backbone(nn.Module):
 
     def encode(self, batch: Batch) -> Rows:
         """Each distinct row once, by BART."""
-        first, *others = [self.row_encoder(bucket) for bucket in batch.buckets]
-        rows = [first[1], *(row for _, row in others)]
+        rows, masks, first = [], [], batch.buckets[0]
+        for bucket in batch.buckets:
+            token_BLD, row_BD = self.row_encoder(bucket)
+            rows.append(row_BD)
+            masks.append(token_BLD.flatten(0, 1)[bucket.mask_at])
+            if bucket is first:
+                token = token_BLD
         if batch.cached.shape[0]:
-            rows.append(batch.cached.to(first[1].dtype))
-        return Rows(torch.cat(rows), first[0], batch.buckets[0].real)
+            rows.append(batch.cached.to(rows[0].dtype))
+        return Rows(torch.cat(rows), torch.cat(masks), token, first.real)
 
     def relate(self, batch: Batch, rows: Rows) -> States:
         """The rows of the components, in their relational context, by GraphSAGE."""
@@ -100,4 +109,4 @@ class Backbone(nn.Module):
             batch.edge_index, batch.edge_type, batch.edge_count, edge_type_TD.shape[0]
         )
         node_RD = self.sage(node_RD, near, edge_type_TD)
-        return States(node_RD, rows.token, rows.real, relation_FD)
+        return States(node_RD, rows.mask, rows.token, rows.real, relation_FD)

@@ -84,7 +84,7 @@ class MaskedRow(nn.Module):
 
     def value_quantiles(self, states: States, targets: ValueTargets) -> Tensor:
         """Predicted quantiles [M, T] of the ranks."""
-        mask_MD = states.token[targets.row, targets.position]
+        mask_MD = states.mask
         node_MD = states.node[targets.node].to(mask_MD.dtype)
         shift_MT = self.quantiles(torch.cat([mask_MD, node_MD], dim=1)).float()
         return targets.marginal + shift_MT

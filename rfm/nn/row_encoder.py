@@ -80,6 +80,10 @@ class ValueEmbedding(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(NUM_FEATURES + 2 * _FOURIER, width), nn.GELU(), nn.Linear(width, width)
         )
+        # as large as BART's embeddings: louder, it would drown out the token's position, by which
+        # its column's name is found
+        nn.init.normal_(self.layers[-1].weight, std=0.01)
+        nn.init.zeros_(self.layers[-1].bias)
 
     def forward(self, value_VF: Tensor) -> Tensor:
         waves = value_VF[:, 2:3] * (
