@@ -56,8 +56,8 @@ class ColumnStats:
 
 def fit_column_stats(x: Floats) -> ColumnStats:
     """Statistics of training values [n], NaN for null; without any value, the identity."""
-    x = np.asarray(x, dtype=np.float64)
-    finite = x[np.isfinite(x)]
+    values = np.asarray(x, dtype=np.float64)
+    finite: npt.NDArray[np.float64] = values[np.isfinite(values)]
     if finite.size == 0:
         half = np.full(NUM_KNOTS, 0.5, dtype=np.float32)
         zeros = np.zeros(NUM_KNOTS, dtype=np.float32)

@@ -15,6 +15,7 @@ from rfm.config import setting
 from rfm.data.database import Database, open_database
 from rfm.data.mixture import Mixture
 from rfm.data.prepare import prepare
+from rfm.data.schema import Overrides
 from rfm.data.store import Serialisation
 from rfm.data.synthetic import SyntheticConfig, generate_databases
 from rfm.data.tokenizer import Tokenizer, resolve_tokenizer
@@ -100,7 +101,7 @@ def _open_all(config: DataConfig, seed: int) -> list[Database]:
     return [open_database(folder) for folder in folders]
 
 
-def _read_kinds(path: Path | None) -> Mapping[str, Mapping[str, Mapping[str, str]]]:
+def _read_kinds(path: Path | None) -> Mapping[str, Overrides]:
     if path is None:
         return {}
     content = yaml.safe_load(path.read_text()) if path.is_file() else None

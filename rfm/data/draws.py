@@ -150,7 +150,7 @@ def draw_masks(store: RowStore, rows: Ints, rng: np.random.Generator) -> npt.NDA
 def draw_context_masks(
     store: RowStore, rows: Ints, share: float, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """fate [n, C] of rows that are context: each value cell is masked with probability ``share``."""
+    """fate [n, C] of context rows: each value cell is masked with probability ``share``."""
     if share == 0:
         return np.zeros((rows.size, 0), dtype=np.uint8)
     table_of = store.graph.table_of(rows)

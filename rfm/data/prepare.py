@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 from datasets.arrow_writer import ArrowWriter
 
 from rfm.data.cells import as_floats, as_texts
@@ -202,7 +203,7 @@ def _write_cells(
                     cells[:, i] = z.view(np.int32)
                 else:
                     cells[:, i] = texts.intern(as_texts(array, column.kind))
-            file.write(memoryview(cells).cast("B"))
+            file.write(cells.data)
     texts.write_tokens(tokenizer, folder)
 
 
@@ -228,11 +229,9 @@ class TextDictionary:
         if kept.size:
             ids[kept] = self._number([str(distinct[i]) for i in kept])
         index = pc.fill_null(encoded.indices, len(distinct)).to_numpy(zero_copy_only=False)
-        return ids[index]
+        return np.asarray(ids[index], dtype=np.int32)
 
     def _number(self, texts: list[str]) -> npt.NDArray[np.int32]:
-        import xxhash
-
         hashes = np.fromiter(
             (xxhash.xxh3_64_intdigest(t.encode()) for t in texts), np.uint64, len(texts)
         )
@@ -249,7 +248,7 @@ class TextDictionary:
         self._append([texts[i] for i in first[fresh_in_order]])
         self._hashes = np.insert(self._hashes, at[fresh], unique[fresh])
         self._ids = np.insert(self._ids, at[fresh], ids[fresh])
-        return ids[inverse]
+        return np.asarray(ids[inverse], dtype=np.int32)
 
     def _append(self, texts: list[str]) -> None:
         if not texts:

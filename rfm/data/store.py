@@ -144,7 +144,7 @@ class RowStore:
     def is_static(self) -> npt.NDArray[np.bool_]:
         """[T]: tables without a time column."""
         starts = np.asarray(self.graph.table_start[:-1])
-        return np.asarray(self.graph.row_time[starts]) == STATIC
+        return np.asarray(np.asarray(self.graph.row_time[starts]) == STATIC, dtype=np.bool_)
 
     @cached_property
     def first_time(self) -> int:

@@ -74,7 +74,7 @@ class TimeIndex:
         position = np.arange(self.size(table), dtype=np.int64)
         scrambled = (position.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         held_out = (scrambled >> np.uint64(40)) % np.uint64(_HOLDOUT) == 0
-        return position[held_out if split == "val" else ~held_out]
+        return np.flatnonzero(held_out if split == "val" else ~held_out)
 
     def _table_time(self, table: int) -> npt.NDArray[np.int64]:
         start = self.store.graph.table_start

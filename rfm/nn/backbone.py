@@ -67,7 +67,8 @@ class Age(nn.Module):
         for period in _PERIODS:
             angle = 2 * math.pi * torch.remainder(days_R, period) / period
             features += [angle.sin(), angle.cos()]
-        return self.layers(torch.stack(features, dim=1))  # type: ignore[no-any-return]
+        age_RD: Tensor = self.layers(torch.stack(features, dim=1))
+        return age_RD
 
 
 class Backbone(nn.Module):

@@ -86,7 +86,8 @@ class SAGELayer(nn.Module):
             F.gelu(pooled_GD), near.node, dim=0, dim_size=node_RD.shape[0], reduce="sum"
         )
         update_RD = self.out(F.gelu(self.itself(normed_RD) + context_RD))
-        return node_RD + self.dropout(update_RD)
+        dropped_RD: Tensor = self.dropout(update_RD)
+        return node_RD + dropped_RD
 
     def _pool(self, message_ED: Tensor, near: Neighbourhood) -> Tensor:
         """[G, A * D + 1]: the aggregations of each group's messages, and its count."""
@@ -120,10 +121,11 @@ class GraphSAGE(nn.Module):
 
     def edge_types(self, name_FD: Tensor) -> Tensor:
         """Embeddings [2F, D] of the edge types: direction plus foreign-key name."""
-        relation_FD = self.relation(name_FD)
+        relation_FD: Tensor = self.relation(name_FD)
         return (relation_FD[:, None] + self.direction.weight).flatten(0, 1)
 
     def forward(self, node_RD: Tensor, near: Neighbourhood, edge_type_TD: Tensor) -> Tensor:
         for layer in self.layers:
             node_RD = layer(node_RD, near, edge_type_TD)
-        return self.norm(node_RD)  # type: ignore[no-any-return]
+        normed_RD: Tensor = self.norm(node_RD)
+        return normed_RD

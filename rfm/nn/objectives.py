@@ -75,18 +75,17 @@ class MaskedRow(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("level", torch.from_numpy(LEVELS), persistent=False)
-        self.quantiles = nn.Sequential(
-            nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, len(LEVELS))
-        )
+        shifts = nn.Linear(2 * width, len(LEVELS))
+        self.quantiles = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), shifts)
         self.context = nn.Linear(width, width)
-        nn.init.zeros_(self.quantiles[-1].weight)
-        nn.init.zeros_(self.quantiles[-1].bias)
+        nn.init.zeros_(shifts.weight)
+        nn.init.zeros_(shifts.bias)
 
     def value_quantiles(self, states: States, targets: ValueTargets) -> Tensor:
         """Predicted quantiles [M, T] of the ranks."""
         mask_MD = states.mask
         node_MD = states.node[targets.node].to(mask_MD.dtype)
-        shift_MT = self.quantiles(torch.cat([mask_MD, node_MD], dim=1)).float()
+        shift_MT: Tensor = self.quantiles(torch.cat([mask_MD, node_MD], dim=1)).float()
         return targets.marginal + shift_MT
 
     def value_losses(self, states: States, targets: ValueTargets) -> Tensor:
@@ -123,7 +122,7 @@ class Link(nn.Module):
         relation_QD = states.relation[targets.relation].to(query_QD.dtype)
         query_QD = self.query(torch.cat([query_QD, relation_QD], dim=1))
         candidate_PD = self.candidate(states.node[targets.candidate])
-        scores_QP = (query_QD @ candidate_PD.T).float() / query_QD.shape[1] ** 0.5
+        scores_QP: Tensor = (query_QD @ candidate_PD.T).float() / query_QD.shape[1] ** 0.5
         return scores_QP.masked_fill(~targets.allowed, -torch.inf)
 
     def losses(self, scores_QP: Tensor, targets: LinkTargets) -> Tensor:

@@ -77,20 +77,20 @@ class ValueEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(NUM_FEATURES + 2 * _FOURIER, width), nn.GELU(), nn.Linear(width, width)
-        )
+        out = nn.Linear(width, width)
+        self.layers = nn.Sequential(nn.Linear(NUM_FEATURES + 2 * _FOURIER, width), nn.GELU(), out)
         # as large as BART's embeddings: louder, it would drown out the token's position, by which
         # its column's name is found
-        nn.init.normal_(self.layers[-1].weight, std=0.01)
-        nn.init.zeros_(self.layers[-1].bias)
+        nn.init.normal_(out.weight, std=0.01)
+        nn.init.zeros_(out.bias)
 
     def forward(self, value_VF: Tensor) -> Tensor:
         waves = value_VF[:, 2:3] * (
             math.pi * 2.0 ** torch.arange(_FOURIER, device=value_VF.device, dtype=value_VF.dtype)
         )
         features = torch.cat([value_VF, waves.sin(), waves.cos()], dim=1)
-        return self.layers(features)  # type: ignore[no-any-return]
+        value_VD: Tensor = self.layers(features)
+        return value_VD
 
 
 class RowEncoder(nn.Module):
@@ -129,8 +129,9 @@ class RowEncoder(nn.Module):
         """Names in words [N, W] -> [N, D], the mean of their token embeddings."""
         pad = self.bart.config.pad_token_id
         real_NW1 = (token_NW != pad).unsqueeze(-1)
-        embedded = self.bart.shared(token_NW) * real_NW1
-        return embedded.sum(1) / real_NW1.sum(1).clamp(min=1)
+        embedded_NWD: Tensor = self.bart.shared(token_NW) * real_NW1
+        mean_ND: Tensor = embedded_NWD.sum(1) / real_NW1.sum(1).clamp(min=1)
+        return mean_ND
 
     def text_nats(
         self, given_XL: Tensor, label_XL: Tensor, memory: tuple[Tensor, Tensor]

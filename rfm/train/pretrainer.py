@@ -57,6 +57,7 @@ class Pretrainer(LightningModule):
     def configure_model(self) -> None:
         """Shard the layers over the data-parallel ranks (FSDP2), where the strategy asks for it."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not self.sharded:
+            assert self.device_mesh is not None
             self.sharded = True
             shard(self.model, self.device_mesh["data_parallel"])
 
