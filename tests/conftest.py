@@ -13,3 +13,9 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real databases in {folder} (set RFM_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cache that tiny pretraining runs share (``tests/tiny_run.py``), so as to prepare once."""
+    return tmp_path_factory.mktemp("cache")

@@ -101,6 +101,19 @@ def assemble(
     )
 
 
+def context_batch(
+    source: Source, seeds: Seeds, subgraph: Subgraph, ids: TokenIds, budget: TokenBudget
+) -> Batch:
+    """Components with nothing hidden: what the states of some seeds are made of."""
+    parts = [_Part(0, seeds, subgraph, False)]
+    nodes = _distinct(parts)
+    every = np.arange(nodes.source.size)
+    rng = np.random.default_rng(0)  # draws nothing
+    tokens = _serialise([source], nodes, every, [], 0.0, ids, budget.max_tokens, 0, rng)
+    buckets, place = make_buckets(tokens, 0, budget.bucket_rows)
+    return _graph_part([source], parts, nodes, place, buckets, torch.zeros(0, 1), ids.pad)
+
+
 def _distinct(parts: Sequence[_Part]) -> _Nodes:
     """Give each masked seed a row of its own, all other nodes one per distinct row."""
     sizes = [part.subgraph.row.size for part in parts]
