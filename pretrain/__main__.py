@@ -23,11 +23,18 @@ from rfm.train.build import build_model, describe_training
 from rfm.train.checkpoints import Checkpoints, find_resume
 from rfm.train.metrics import LogConfig, PlainProgress, make_loggers
 from rfm.train.optim import OptimConfig
-from rfm.train.pretrainer import LossWeights, Pretrainer
+from rfm.train.pretrainer import LossWeights, Pretrainer, unshard
 from rfm.train.report import summarise, write_report
 from rfm.train.row_cache import cache_rows
-from rfm.train.run_dir import check_same_run, new_run_dir, start_run
-from rfm.train.trainer import TrainerConfig, loader_workers, make_trainer, quieten, set_threads
+from rfm.train.run_dir import check_same_run, start_run
+from rfm.train.trainer import (
+    TrainerConfig,
+    choose_run_dir,
+    loader_workers,
+    make_trainer,
+    quieten,
+    set_threads,
+)
 
 # What may differ between a run and its continuation.
 FREE = ("run_dir", "resume", "log", "data.root", "data.cache", "data.workers", "trainer.devices")
@@ -66,7 +73,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     quieten()
     set_threads()
     seed_everything(config.seed, verbose=False)
-    run_dir = config.run_dir or new_run_dir("pretrain")
+    run_dir = choose_run_dir(config.run_dir, "pretrain", config.trainer)
     config = replace(config, run_dir=run_dir)
     corpus = open_corpus(config.data, config.seed)
     checkpoint = find_resume(config.resume, run_dir)
@@ -95,7 +102,9 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     result = {"run_dir": run_dir, "steps": trainer.global_step, "seconds": time.monotonic() - start}
     if saver.stopped_by:
         return {**result, "stopped_by": saver.stopped_by}
+    metrics.begin(trainer.global_step)  # where a finished run is resumed, its report is made anew
     trainer.validate(module, PretrainData(train, final, workers), verbose=False)
+    unshard(model)
     if trainer.is_global_zero:
         read_by = {
             "serialisation": config.data.serialisation,

@@ -56,7 +56,8 @@ def find_resume(resume: str, run_dir: Path) -> Path | None:
 
 
 class Checkpoints(Callback):
-    """Saves every ``every`` steps, and saves and stops on SIGTERM, SIGUSR1 or at ``stop_after``.
+    """Saves every ``every`` steps and at the end, and saves and stops on SIGTERM, SIGUSR1 or at
+    ``stop_after``.
 
     A checkpoint is written under a temporary name and then renamed, so that one that can be seen
     is complete, whenever the process dies. All ranks stop at the same step. The last ``keep`` stay.
@@ -72,8 +73,17 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved = trainer.global_step
+        if trainer.is_global_zero:
+            self._clear(trainer.global_step)
+        trainer.strategy.barrier()
         for number in (signal.SIGTERM, signal.SIGUSR1):
             self._previous[number] = signal.signal(number, self._remember)
+
+    def _clear(self, step: int) -> None:
+        """Remove what a crash left unfinished, and checkpoints of an earlier run after ``step``."""
+        for path in [*self.folder.glob(".step-*.ckpt"), *checkpoints(self.folder.parent)]:
+            if path.name.startswith(".") or int(path.stem[len("step-") :]) > step:
+                _remove(path)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number).name
@@ -88,9 +98,11 @@ class Checkpoints(Callback):
         if stop or step == self.stop_after:
             self.stopped_by = self._signal or ("a signal" if stop else f"stop_after={step}")
             trainer.should_stop = True
+            if (batch_idx + 1) % int(trainer.val_check_interval):
+                trainer.limit_val_batches = 0  # or Lightning would validate once more
             self.save(trainer)
             _log.info("stopped by %s at step %d; resume=auto goes on", self.stopped_by, step)
-        elif step % self.every == 0:
+        elif step % self.every == 0 or step == trainer.max_steps:
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -110,5 +122,9 @@ class Checkpoints(Callback):
         if trainer.is_global_zero:
             temporary.replace(path)
             for old in checkpoints(self.folder.parent)[: -self.keep]:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+                _remove(old)
         trainer.strategy.barrier()
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()

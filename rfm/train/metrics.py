@@ -82,8 +82,8 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def begin(self, step: int) -> None:
-        """Keep what was logged up to ``step``."""
-        kept = [row for row in read_metrics(self.path) if row[0] <= step and step > 0]
+        """Keep what was logged before ``step``: Lightning numbers steps from 0."""
+        kept = [row for row in read_metrics(self.path) if row[0] < step]
         with publish(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(_HEADER)

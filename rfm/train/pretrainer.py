@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from rfm.config import setting
 from rfm.data.batch import PretrainBatch
@@ -74,7 +75,8 @@ class Pretrainer(LightningModule):
         losses = self.model(batch).losses()
         total, means = weigh(losses, vars(self.weights))
         self.log_dict({f"train/{name}": mean for name, mean in means.items()})
-        self.log("train/loss", total.detach(), prog_bar=True)
+        loss = sum(vars(self.weights)[name] * mean for name, mean in means.items())
+        self.log("train/loss", loss, prog_bar=True)  # of all ranks, as the means are
         return total
 
     def on_validation_epoch_start(self) -> None:
@@ -87,6 +89,8 @@ class Pretrainer(LightningModule):
         sums = self.sums.to(self.device) if self.device.type != "mps" else self.sums
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         self.report = table(sums.cpu(), self.owners.names)
+        if self.trainer.state.fn == TrainerFn.VALIDATING:  # the last, of a resumed run or not
+            self.log("step", float(self.trainer.global_step), rank_zero_only=True)
         for row in self.report:
             prefix = f"val/{row['objective']}/{row['database']}"
             self.log(prefix, row["model"], rank_zero_only=True)
@@ -103,9 +107,23 @@ class Pretrainer(LightningModule):
 
 
 def shard(model: RelationalModel, mesh: DeviceMesh) -> None:
-    """Shard each BART and GraphSAGE layer over a mesh, and the rest as one (FSDP2), in place."""
-    bart = model.backbone.row_encoder.bart
-    for layer in (*bart.encoder.layers, *bart.decoder.layers, *model.backbone.sage.layers):
-        fully_shard(layer, mesh=mesh)
+    """Shard the parameters over a mesh (FSDP2), in place.
+
+    Only modules that every rank calls equally often may gather by themselves: GraphSAGE's layers.
+    BART runs once per length bucket, of which ranks have different numbers, so that it is gathered
+    once per step with all the rest.
+    """
+    for module in (model.backbone.enter, *model.backbone.sage.layers):
+        fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     register_fsdp_forward_method(model, "compare")
+
+
+def unshard(model: RelationalModel) -> None:
+    """Give every rank the whole parameters, in place, so as to save them; every rank must call it.
+
+    Does nothing to a model that is not sharded.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.unshard()

@@ -8,11 +8,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import Logger
@@ -21,6 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from rfm.config import setting
 from rfm.train.metrics import LogConfig, on_terminal
 from rfm.train.optim import OptimConfig, warm_average
+from rfm.train.run_dir import new_run_dir
 
 StrategyName = Literal["auto", "ddp", "sharded"]
 
@@ -30,7 +32,9 @@ class TrainerConfig:
     """Where and how to compute."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = setting(0, ge=0, help="per node; 0: all GPUs, or one process on CPU")
+    devices: int = setting(
+        0, ge=0, help="processes per node; 0: as torchrun says, all GPUs, or one on CPU"
+    )
     nodes: int = setting(1, ge=1)
     strategy: StrategyName = setting("auto", help="auto: ddp if there are several; sharded: FSDP2")
     precision: Literal["auto", "fp32", "bf16"] = setting(
@@ -42,6 +46,20 @@ class TrainerConfig:
 
 def uses_gpu(config: TrainerConfig) -> bool:
     return config.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def processes(config: TrainerConfig) -> tuple[int, int]:
+    """Processes per node, and nodes: as asked, as torchrun started them, or one per GPU."""
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    gpus = torch.cuda.device_count() if uses_gpu(config) else 0
+    devices = config.devices or started or gpus or 1
+    if started and config.devices not in (0, started):
+        raise ValueError(
+            f"trainer.devices={config.devices}, but torchrun started {started} processes: leave "
+            "trainer.devices out, or give both the same number"
+        )
+    world = int(os.environ.get("WORLD_SIZE", "0")) if started else 0
+    return devices, max(config.nodes, world // started if started else 1)
 
 
 def make_trainer(
@@ -61,14 +79,14 @@ def make_trainer(
     if config.strategy == "sharded" and optim.ema > 0:
         raise ValueError("trainer.strategy=sharded does not keep averaged weights: set optim.ema=0")
     gpu = uses_gpu(config)
-    devices = config.devices or (torch.cuda.device_count() if gpu else 1)
-    averaging = [_averaging(optim.ema)] if optim.ema > 0 else []
+    devices, nodes = processes(config)
+    averaging = [Averaging(optim.ema)] if optim.ema > 0 else []
     bar = [TQDMProgressBar()] if on_terminal() else []
     return Trainer(
         accelerator="gpu" if gpu else "cpu",
         devices=devices,
-        num_nodes=config.nodes,
-        strategy=_strategy(config.strategy, devices * config.nodes),
+        num_nodes=nodes,
+        strategy=_strategy(config.strategy, devices * nodes),
         precision=_precision(config, gpu),
         max_steps=optim.steps,
         max_epochs=-1,
@@ -94,11 +112,18 @@ def _plugins() -> list[Any]:
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
-def _averaging(decay: float) -> WeightAveraging:
-    def average(averaged: torch.Tensor, current: torch.Tensor, updates: Any) -> torch.Tensor:
-        return warm_average(averaged, current, updates, decay)
+class Averaging(WeightAveraging):
+    """Exponentially averaged weights, which validation and the saved model use."""
 
-    return WeightAveraging(use_buffers=False, avg_fn=average)
+    def __init__(self, decay: float) -> None:
+        def average(averaged: torch.Tensor, current: torch.Tensor, updates: Any) -> torch.Tensor:
+            return warm_average(averaged, current, updates, decay)
+
+        super().__init__(use_buffers=False, avg_fn=average)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A finished run that is resumed has no training to end, where Lightning would do this."""
+        self._copy_average_to_current(pl_module)
 
 
 def _strategy(name: StrategyName, processes: int) -> Strategy | str:
@@ -114,6 +139,20 @@ def _precision(config: TrainerConfig, gpu: bool) -> Any:
         return "bf16-mixed"
     fast = gpu and torch.cuda.is_bf16_supported()
     return "bf16-mixed" if config.precision == "auto" and fast else "32-true"
+
+
+def choose_run_dir(asked: Path | None, name: str, config: TrainerConfig) -> Path:
+    """The run directory that was asked for, else a new one.
+
+    Raises:
+        ValueError: for several processes without one: they could not agree on a new name.
+    """
+    if asked is not None:
+        return asked
+    devices, nodes = processes(config)
+    if devices * nodes > 1:
+        raise ValueError("run_dir is needed where several processes run: give run_dir=<folder>")
+    return new_run_dir(name)
 
 
 def loader_workers(asked: int, config: TrainerConfig) -> int:
@@ -134,6 +173,8 @@ def quieten() -> None:
         ".*isinstance.treespec, LeafSpec.*",
         ".*The number of training batches.*",
         ".*srun.*command is available.*",
+        ".*It is recommended to use .self.log.*sync_dist=True.*",  # rank 0 holds the sums of all
+        ".*You have overridden `transfer_batch_to_device` in `LightningModule`.*",
     ):
         warnings.filterwarnings("ignore", advice)
     datasets.disable_progress_bars()
