@@ -29,7 +29,6 @@ from sklearn.preprocessing import StandardScaler
 from pretrain.__main__ import PretrainConfig, pretrain
 from rfm.config import run_command, setting
 from rfm.data.corpus import Corpus, DataConfig, default_cache, open_corpus
-from rfm.data.mixture import BatchConfig
 from rfm.data.sampler import fan_outs
 from rfm.data.synthetic import SyntheticConfig, generate_database
 from rfm.eval.states import seed_states
@@ -115,7 +114,6 @@ def pretraining(config: ProbeConfig, folders: list[Path], run_dir: Path) -> Pret
         run_dir=run_dir / "pretrain",
         seed=config.seed,
         data=DataConfig(databases=tuple(str(f) for f in folders), cache=config.cache),
-        batch=BatchConfig(masked_groups=2, masked_seeds=24),
         optim=OptimConfig(steps=config.steps, warmup=min(50, config.steps)),
         log=LogConfig(every=50, val_every=config.steps, wandb="disabled", checkpoint_every=200),
     )

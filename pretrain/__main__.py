@@ -23,7 +23,7 @@ from rfm.train.build import build_model, describe_training
 from rfm.train.checkpoints import Checkpoints, find_resume
 from rfm.train.metrics import LogConfig, PlainProgress, make_loggers
 from rfm.train.optim import OptimConfig
-from rfm.train.pretrainer import LossWeights, Pretrainer, unshard
+from rfm.train.pretrainer import LossWeights, Pretrainer, whole
 from rfm.train.report import summarise, write_report
 from rfm.train.row_cache import cache_rows
 from rfm.train.run_dir import check_same_run, start_run
@@ -104,7 +104,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         return {**result, "stopped_by": saver.stopped_by}
     metrics.begin(trainer.global_step)  # where a finished run is resumed, its report is made anew
     trainer.validate(module, PretrainData(train, final, workers), verbose=False)
-    unshard(model)
+    model = whole(model)
     if trainer.is_global_zero:
         read_by = {
             "serialisation": config.data.serialisation,

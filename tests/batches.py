@@ -17,6 +17,7 @@ from rfm.data.batch import Batch, PretrainBatch
 from rfm.data.draws import LinkDraw, MaskedDraw
 from rfm.data.mixture import PretrainBatches
 from rfm.data.sampler import Seeds, Subgraph
+from rfm.data.times import Split
 
 
 def tensors(value: Any, at: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -77,6 +78,7 @@ class Component:
 class Drawn:
     """A batch and the draws that it was assembled from."""
 
+    split: Split
     batch: PretrainBatch
     masked: list[tuple[int, MaskedDraw]]
     links: list[tuple[int, LinkDraw]]
@@ -107,7 +109,7 @@ def draw(batches: PretrainBatches, index: int) -> Drawn:
     with mock.patch.object(mixture_module, "assemble", wraps=assemble) as spy:
         batch = batches[index]
     masked, links = spy.call_args.args[1:3]
-    return Drawn(batch, list(masked), list(links))
+    return Drawn(batches.split, batch, list(masked), list(links))
 
 
 @dataclass(frozen=True)

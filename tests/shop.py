@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from rfm.data.database import Database, open_database
 from rfm.data.mixture import BatchConfig, Mixture
 from rfm.data.prepare import prepare
-from rfm.data.store import RowStore, Serialisation
+from rfm.data.store import CellColumn, RowStore, Serialisation, TableStore
 from rfm.data.tokenizer import Tokenizer, mixture_tokenizer
 from tests.folders import write_folder
 
@@ -142,13 +143,28 @@ class Shop:
     def mixture(self) -> Mixture:
         return Mixture([self.store], self.tokenizer, 0.5, {})
 
-    def table(self, name: str) -> int:
-        return list(self.tables).index(name)
+    def table(self, name: str) -> TableStore:
+        return next(table for table in self.store.tables if table.name == name)
 
-    def local(self, row: int) -> tuple[str, int]:
-        """Table and row of a global row."""
-        t = int(self.store.graph.table_of(row))
-        return list(self.tables)[t], row - int(self.store.graph.table_start[t])
+    def column(self, table: str, column: str) -> CellColumn:
+        return next(c for c in self.table(table).columns if c.name == column)
+
+    def values(self, table: str, column: str) -> npt.NDArray[np.float64]:
+        """The stored numbers of a value column in the units of the data, NaN for null."""
+        cells = self.table(table)
+        c = [column.name for column in cells.columns].index(column)
+        return cells.columns[c].stats.raw(cells.values(np.arange(cells.num_rows), c))
+
+    def texts(self, table: str, column: str) -> list[str]:
+        """The stored texts of a text column, decoded; empty for null."""
+        cells = self.table(table)
+        c = [column.name for column in cells.columns].index(column)
+        return [self.tokenizer.decode(cells.text(row, c).tolist()) for row in range(cells.num_rows)]
+
+    def row(self, table: str, local: int) -> int:
+        """Global row of a row of a table."""
+        graph = self.store.graph
+        return int(graph.table_start[graph.tables.index(table)]) + local
 
 
 def prepare_shop(
@@ -166,7 +182,8 @@ def prepare_shop(
     database = open_database(written)
     cache = folder / "cache" if cache is None else cache
     tokenizer = tokenizer or mixture_tokenizer([database], 400, cache)
-    return Shop(tables, database, tokenizer, prepare(database, tokenizer, cache, serialisation), cache)
+    store = prepare(database, tokenizer, cache, serialisation)
+    return Shop(tables, database, tokenizer, store, cache)
 
 
 def small_batches(**changes: Any) -> BatchConfig:

@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,12 @@ def run(cache: Path, run_dir: Path, *more: str) -> dict[str, Any]:
         torch.set_rng_state(random)
 
 
-def environment(more: Mapping[str, str] = {}) -> dict[str, str]:  # noqa: B006
+def environment() -> dict[str, str]:
     """Of a run in a process of its own: offline, one thread, this checkout first on the path."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RANK", "LOCAL_", "WORLD_"))}
     path = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH")]))
     fixed = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return {**kept, **fixed, **more}
+    return {**kept, **fixed}
 
 
 def command(*argv: str, ranks: int = 1) -> list[str]:

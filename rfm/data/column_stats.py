@@ -62,7 +62,7 @@ def fit_column_stats(x: Floats) -> ColumnStats:
         half = np.full(NUM_KNOTS, 0.5, dtype=np.float32)
         zeros = np.zeros(NUM_KNOTS, dtype=np.float32)
         return ColumnStats(0.0, 1.0, zeros, half, np.full(NUM_LEVELS, 0.5, dtype=np.float32))
-    center = float(np.median(finite))
+    center = float(2 * np.median(finite / 2))  # halved: the mean of two huge values overflows
     scale = _spread(finite)
     with np.errstate(over="ignore"):
         z = np.sort(np.clip((finite - center) / scale, -MAX_Z, MAX_Z).astype(np.float32))

@@ -205,7 +205,7 @@ def draw_link(
     positive = np.searchsorted(pool, parents)
     allowed = np.ones((rows.size, pool.size), dtype=np.bool_)
     if split == "val":
-        allowed = _exact_negatives(pool, drawn, parents, num_negatives)
+        allowed = _exact_negatives(pool, rng.permutation(drawn), parents, num_negatives)
     allowed &= pool[None, :] != rows[:, None]  # a row of a self-referencing table is not its parent
     allowed[np.arange(rows.size), positive] = True
     candidates = _hide(Seeds.at(pool, time), np.sort(rows))

@@ -33,24 +33,24 @@ _STREAM = {"train": 1, "val": 2}
 class BatchConfig:
     """What a batch holds and how far its components reach."""
 
-    masked_groups: int = setting(2, ge=0, help="databases whose rows are masked, per batch")
-    masked_seeds: int = setting(24, ge=1, help="masked rows per group")
+    masked_groups: int = setting(3, ge=0, help="databases whose rows are masked, per batch")
+    masked_seeds: int = setting(16, ge=1, help="masked rows per group")
     context_masking: float = setting(
         0.15, ge=0, lt=1, help="share of the value cells of all other rows that are masked too"
     )
     link_groups: int = setting(1, ge=0, help="foreign keys that are cut, per batch")
-    link_queries: int = setting(16, ge=1, help="child rows asked for their parent, per group")
-    negatives: int = setting(31, ge=1, help="rows drawn from the parent table, per group")
+    link_queries: int = setting(12, ge=1, help="child rows asked for their parent, per group")
+    negatives: int = setting(24, ge=1, help="rows drawn from the parent table, per group")
     fan_out: tuple[int, ...] = setting(
-        (8, 2), ge=0, help="children per row, foreign key and hop around a masked row"
+        (5, 2), ge=0, help="children per row, foreign key and hop around a masked row"
     )
-    link_fan_out: tuple[int, ...] = setting((4, 1), ge=0, help="the same for links")
+    link_fan_out: tuple[int, ...] = setting((3, 1), ge=0, help="the same for links")
     fan_out_of: dict[str, list[int]] = setting(
         factory=dict, help="database/table.column -> children per hop, instead of fan_out"
     )
     strategy: Strategy = setting("last", help="which children: the latest, or any")
-    max_rows: int = setting(96, ge=0, help="rows per component, 0 without limit")
-    max_tokens: int = setting(64, ge=8, help="tokens per row")
+    max_rows: int = setting(48, ge=0, help="rows per component, 0 without limit")
+    max_tokens: int = setting(40, ge=8, help="tokens per row")
     max_texts: int = setting(64, ge=1, help="masked texts decoded per batch")
     max_text_tokens: int = setting(16, ge=1, help="of a masked text, its end included")
     bucket_rows: int = setting(64, ge=1, help="smallest length bucket")

@@ -20,6 +20,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Array = npt.NDArray[Any]
 
 _ROOM = 1 << 14  # rows and edges at first; grows as needed
+_AHEAD = 8  # askers whose asks are looked up together
 _SLOTS = 1 << 10  # hash slots at first; small, so that small components stay in the nearest cache
 
 
@@ -128,6 +129,11 @@ def _walk(
     answers = np.empty(3 * _ROOM, np.int32)  # row that asked, edge type, number of edges
     slots, places = np.zeros(_SLOTS, np.int64), np.empty(_SLOTS, np.int32)
     picked = np.empty(_most_picked(fan_out, child), np.int64)
+    ahead = _AHEAD * max(1, np.diff(ask_ptr).max())
+    firsts, lasts = np.empty(ahead, np.int64), np.empty(ahead, np.int64)
+    which, lows, sizes = (
+        np.empty(ahead, np.int64), np.empty(ahead, np.int64), np.empty(ahead, np.int64),
+    )  # fmt: skip
     skipped = np.empty(hidden.size + 1, np.int64)
     base, num_edges, num_answers = 0, 0, 0
     for s in range(num_seeds):
@@ -139,29 +145,32 @@ def _walk(
         slot = _find(slots, mark | seed_row[s])
         slots[slot], places[slot] = mark | seed_row[s], 0
         row_count[0, s] = 1
-        low, high, size = 0, 1, 1
+        low, high, size, n = 0, 1, 1, 0
         for hop in range(num_hops):
             for asker in range(low, high):
+                if (asker - low) % _AHEAD == 0:
+                    _look_ahead(
+                        table_start, row_time, parent, parent_start, child, child_ptr,
+                        child_ptr_start, ask_ptr, ask, fan_out, hop, rows, tables, base, asker,
+                        min(asker + _AHEAD, high), time, firsts, lasts, which, lows, sizes,
+                    )  # fmt: skip
+                    n = 0
                 row, table = np.int64(rows[base + asker]), tables[base + asker]
-                local = row - table_start[table]
                 for a in range(ask_ptr[table], ask_ptr[table + 1]):
                     edge_type = ask[a]
                     k, f = np.int64(fan_out[hop, edge_type]), edge_type >> 1
-                    if k == 0:
+                    first, last = firsts[n], lasts[n]
+                    n += 1
+                    if first >= last:
                         continue
                     if edge_type & 1:
                         other = key_parent[f]
-                        at, end, found = 0, 0, parent[parent_start[f] + local]
-                        if found >= 0 and row_time[found] <= time:
-                            cut_or_hidden = asker == 0 and f == cut
-                            cut_or_hidden |= _is_hidden(hidden, hide, unhide, found)
-                            picked[0], end = found, 0 if cut_or_hidden else 1
+                        cut_or_hidden = asker == 0 and f == cut
+                        cut_or_hidden |= _is_hidden(hidden, hide, unhide, first)
+                        at, picked[0], end = 0, first, 0 if cut_or_hidden else 1
                     else:
                         other = key_child[f]
-                        i = child_ptr_start[f] + local
                         banned = seed_row[s] if f == cut else np.int64(-1)
-                        first, last = child_ptr[i], child_ptr[i + 1]
-                        last = _visible_end(child, row_time, first, last, time)
                         if uniform and last - first > k:
                             num_skipped = 0
                             if hide < unhide or banned >= 0:
@@ -224,16 +233,53 @@ def _most_picked(fan_out: Int32, child: _Array) -> int:
 
 
 @_inlined
-def _visible_end(child: _Array, row_time: _Array, low: int, high: int, time: int) -> int:
-    """The end of the children in [low, high) that are not later than `time`."""
-    size = high - low
-    if size > 0 and row_time[child[high - 1]] <= time:
-        low, size = high, 0
-    while size > 0:  # without a branch on the comparison, which no processor could predict
-        half = (size + 1) >> 1
-        low += half * (row_time[child[low + half - 1]] <= time)
-        size -= half
-    return low
+def _look_ahead(
+    table_start: _Array, row_time: _Array, parent: _Array, parent_start: _Array, child: _Array,
+    child_ptr: _Array, child_ptr_start: _Array, ask_ptr: _Array, ask: _Array, fan_out: Int32,
+    hop: int, rows: _Array, tables: _Array, base: int, asker: int, end: int, time: int,
+    firsts: _Array, lasts: _Array, which: _Array, lows: _Array, sizes: _Array,
+) -> None:  # fmt: skip
+    """What each ask of the askers [asker, end) may see: children [first, last), or one parent,
+    as [parent, parent + 1).
+
+    In a large database every look costs a wait for memory. Asks are therefore taken one step
+    further all together, so that they wait at the same time.
+    """
+    asks = 0
+    for i in range(asker, end):
+        table = tables[base + i]
+        local = np.int64(rows[base + i]) - table_start[table]
+        for a in range(ask_ptr[table], ask_ptr[table + 1]):
+            edge_type = ask[a]
+            f = edge_type >> 1
+            if fan_out[hop, edge_type] == 0:
+                firsts[asks], lasts[asks] = 0, 0
+            elif edge_type & 1:
+                found = np.int64(parent[parent_start[f] + local])
+                firsts[asks], lasts[asks] = found, -2
+            else:
+                at = child_ptr_start[f] + local
+                firsts[asks], lasts[asks] = child_ptr[at], child_ptr[at + 1]
+            asks += 1
+    searched = 0
+    for i in range(asks):
+        first, last = firsts[i], lasts[i]
+        if last == -2:
+            lasts[i] = first + 1 if first >= 0 and row_time[first] <= time else first
+        elif last > first and row_time[child[last - 1]] > time:
+            which[searched], lows[searched], sizes[searched] = i, first, last - first - 1
+            searched += 1
+    while searched > 0:  # one step of each search, then the next
+        still = 0
+        for j in range(searched):
+            low, size = lows[j], sizes[j]
+            half = (size + 1) >> 1
+            if half > 0:
+                low += half * (row_time[child[low + half - 1]] <= time)
+            which[still], lows[still], sizes[still] = which[j], low, size - half
+            lasts[which[j]] = low
+            still += size > half
+        searched = still
 
 
 @_inlined

@@ -146,6 +146,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
+    backend.encode_special_tokens = True
     return Tokenizer(backend)
 
 

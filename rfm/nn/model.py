@@ -181,8 +181,8 @@ def _backbone_config(described: Mapping[str, Any]) -> BackboneConfig:
 def model_card(about: Mapping[str, Any]) -> str:
     """Markdown: what the model is, what it has seen, how to load it."""
     databases = about.get("databases", {})
-    listed = "\n".join(f"- {name} (`{key}`)" for name, key in databases.items()) or "- none"
-    facts = {k: v for k, v in about.items() if k != "databases"}
+    listed = "\n".join(f"- {name} (`{key}`)" for name, key in sorted(databases.items())) or "- none"
+    facts = {k: about[k] for k in sorted(about) if k != "databases"}
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"""---
 library_name: rfm

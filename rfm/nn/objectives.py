@@ -133,8 +133,9 @@ class Link(nn.Module):
 
 
 def reciprocal_rank(scores_QP: Tensor, positive_Q: Tensor) -> Tensor:
-    """1 / rank [Q] of the true parent; among equal scores, the middle rank."""
+    """1 / rank [Q] of the true parent; among equal scores the middle rank, if not a number the
+    last."""
     true_Q1 = scores_QP.gather(1, positive_Q[:, None])
-    above = (scores_QP > true_Q1).sum(1)
-    equal = (scores_QP == true_Q1).sum(1) - 1
+    above = (~(scores_QP <= true_Q1)).sum(1)
+    equal = ((scores_QP == true_Q1).sum(1) - 1).clamp(min=0)
     return 1.0 / (1.0 + above + equal / 2.0)

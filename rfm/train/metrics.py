@@ -29,7 +29,7 @@ class LogConfig:
     """What is written down, how often, and when the run stops early."""
 
     every: int = setting(20, ge=1, help="steps between metrics")
-    val_every: int = setting(150, ge=1, help="steps between validations")
+    val_every: int = setting(100, ge=1, help="steps between validations")
     val_batches: int = setting(2, ge=1, help="validation batches per database")
     final_batches: int = setting(4, ge=1, help="the same after the last step")
     checkpoint_every: int = setting(500, ge=1, help="steps between checkpoints")

@@ -16,9 +16,9 @@ from rfm.config import setting
 class OptimConfig:
     """Optimiser, schedule and what happens to gradients and weights on the way."""
 
-    steps: int = setting(300, ge=1, help="optimiser steps")
+    steps: int = setting(200, ge=1, help="optimiser steps")
     lr: float = setting(1e-3, gt=0)
-    warmup: int = setting(50, ge=0, help="steps of linear warm-up")
+    warmup: int = setting(20, ge=0, help="steps of linear warm-up")
     final_lr: float = setting(0.05, ge=0, le=1, help="share of lr left at the end of the cosine")
     weight_decay: float = setting(0.05, ge=0, help="of matrices; not of biases, norms, embeddings")
     betas: tuple[float, float] = setting((0.9, 0.98), ge=0, lt=1)

@@ -10,8 +10,10 @@ from lightning import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from transformers import BartModel
 
 from rfm.config import setting
 from rfm.data.batch import PretrainBatch
@@ -119,11 +121,16 @@ def shard(model: RelationalModel, mesh: DeviceMesh) -> None:
     register_fsdp_forward_method(model, "compare")
 
 
-def unshard(model: RelationalModel) -> None:
-    """Give every rank the whole parameters, in place, so as to save them; every rank must call it.
+def whole(model: RelationalModel) -> RelationalModel:
+    """The model with all of its parameters, to be saved; of a sharded one a copy is made.
 
-    Does nothing to a model that is not sharded.
+    Every rank must call it.
     """
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.unshard()
+    if not isinstance(model, FSDPModule):
+        return model
+    bart = BartModel(model.backbone.row_encoder.bart.config)
+    copy = RelationalModel(model.settings, bart, model.tokenizer, model.about)
+    copy.load_state_dict(
+        get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    )
+    return copy

@@ -1,0 +1,194 @@
+"""Objectives by brute force, and batches that ask nothing of one or of all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rfm.data.batch import LEVELS, PretrainBatch
+from rfm.data.corpus import Corpus
+from rfm.nn.objectives import Loss, pinball, reciprocal_rank, weigh
+from tests.tiny_model import (
+    OBJECTIVE_WEIGHTS,
+    gradients,
+    loss_of,
+    tiny_batches,
+    tiny_model,
+    without_links,
+    without_texts,
+    without_values,
+)
+
+
+def test_pinball_by_hand() -> None:
+    chance = torch.Generator().manual_seed(0)
+    predicted, target = (torch.rand(s, generator=chance) for s in ((5, len(LEVELS)), (5,)))
+    found = pinball(predicted, target, torch.from_numpy(LEVELS))
+    for i in range(5):
+        costs = []
+        for t, level in enumerate(LEVELS.tolist()):
+            error = float(target[i] - predicted[i, t])
+            costs.append(level * error if error > 0 else (level - 1) * error)
+        assert math.isclose(float(found[i]), sum(costs) / len(costs), rel_tol=1e-5)
+
+
+def test_quantiles_minimise_pinball() -> None:
+    """The empirical quantiles cost less than any shift of them."""
+    level = torch.from_numpy(LEVELS)
+    sample = torch.rand(2_000, generator=torch.Generator().manual_seed(1)) ** 2
+    best = torch.quantile(sample, level)
+
+    def cost(shift: float) -> float:
+        return float(pinball((best + shift).expand(sample.numel(), -1), sample, level).mean())
+
+    assert cost(0) < min(cost(0.05), cost(-0.05))
+
+
+def test_values_start_at_the_marginal(tiny_corpus: Corpus) -> None:
+    """Before the first step the value head answers the training quantiles, exactly."""
+    model, batch = tiny_model(tiny_corpus, noise=0.0), tiny_batches(tiny_corpus)[0]
+    values = batch.values
+    assert values.rank.numel() > 5
+    states = model.backbone(batch)
+    assert torch.equal(model.masked_row.value_quantiles(states, values), values.marginal)
+    assert torch.equal(
+        model(batch).value_loss, pinball(values.marginal, values.rank, model.masked_row.level)
+    )
+
+
+def test_value_targets_stand_at_their_masks(tiny_corpus: Corpus) -> None:
+    """Each masked value is read at its own mask: moving one mask's row moves its answer alone."""
+    model, batch = tiny_model(tiny_corpus), tiny_batches(tiny_corpus)[0]
+    assert sum(b.mask_at.numel() for b in batch.buckets) == batch.values.rank.numel()
+    states = model.backbone(batch)
+    before = model.masked_row.value_quantiles(states, batch.values)
+    mask = states.mask.clone()
+    mask[2] += 1
+    after = model.masked_row.value_quantiles(replace(states, mask=mask), batch.values)
+    assert ((after - before).abs().amax(1) > 0).nonzero()[:, 0].tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("scores", "positive", "rank"),
+    [
+        ([3.0, 1.0, 2.0], 0, 1.0),
+        ([3.0, 1.0, 2.0], 1, 3.0),
+        ([1.0, 1.0, 1.0, 1.0], 2, 2.5),  # the mean of 1 to 4
+        ([5.0, 2.0, 2.0, 1.0], 1, 2.5),
+        ([2.0, -math.inf, -math.inf, 1.0], 3, 2.0),
+        ([math.nan, 1.0, 0.0], 0, 4.0),  # after them all
+        ([math.nan, 1.0, 0.0], 1, 2.0),
+    ],
+)
+def test_reciprocal_rank(scores: list[float], positive: int, rank: float) -> None:
+    found = reciprocal_rank(torch.tensor([scores]), torch.tensor([positive]))
+    assert found.item() == pytest.approx(1 / rank)
+
+
+def test_links_choose_among_the_allowed(tiny_corpus: Corpus) -> None:
+    model, batch = tiny_model(tiny_corpus), tiny_batches(tiny_corpus)[3]
+    links, states = batch.links, model.backbone(batch)
+    allowed = links.allowed.clone()
+    allowed[0, :] = False
+    allowed[0, links.positive[0]] = True
+    other = int((links.positive[0] + 1) % allowed.shape[1])
+    allowed[0, other] = True
+    links = replace(links, allowed=allowed)
+    scores = model.link.scores(states, links)
+    assert torch.equal(scores.isinf(), ~allowed)
+    losses = model.link.losses(scores, links)
+    values = scores.tolist()
+    for q in range(links.query.numel()):
+        among = [values[q][p] for p in range(allowed.shape[1]) if allowed[q, p]]
+        total = math.log(sum(math.exp(s) for s in among))
+        assert float(losses[q]) == pytest.approx(total - values[q][int(links.positive[q])], 1e-4)
+    slope = torch.autograd.grad(losses[0], scores)[0]
+    assert (slope[0] != 0).sum() == 2
+    assert (slope[1:] == 0).all()
+
+
+def test_link_scores_know_the_foreign_key(tiny_corpus: Corpus) -> None:
+    """The same child and candidates, asked through another foreign key, score differently."""
+    model, batch = tiny_model(tiny_corpus), tiny_batches(tiny_corpus)[3]
+    states = model.backbone(batch)
+    asked = batch.relation[batch.links.relation[0]]
+    other = int((batch.relation != asked).any(1).nonzero()[0])
+    a = model.link.scores(states, batch.links)
+    b = model.link.scores(
+        states, replace(batch.links, relation=torch.full_like(batch.links.relation, other))
+    )
+    assert (a - b).nan_to_num().abs().max() > 1e-4
+
+
+def nothing(batch: PretrainBatch) -> PretrainBatch:
+    return without_values(without_texts(without_links(batch)))
+
+
+def no_edges(batch: PretrainBatch) -> PretrainBatch:
+    """As in a database of one table: no foreign keys either."""
+    return replace(without_links(batch.without_edges()), relation=batch.relation[:0])
+
+
+def no_masked_rows(corpus: Corpus) -> PretrainBatch:
+    batch = tiny_batches(corpus, masked_groups=0, context_masking=0.0)[0]
+    assert batch.buckets[0].token.shape[0] == 0
+    assert batch.values.rank.numel() == batch.texts.row.numel() == 0
+    return batch
+
+
+def no_links_drawn(corpus: Corpus) -> PretrainBatch:
+    batch = tiny_batches(corpus, link_groups=0)[0]
+    assert batch.links.query.numel() == 0
+    return batch
+
+
+CASES: dict[str, tuple[Callable[[Corpus], PretrainBatch], tuple[str, ...]]] = {
+    "all asked": (lambda corpus: tiny_batches(corpus)[3], ()),
+    "no texts": (lambda corpus: without_texts(tiny_batches(corpus)[3]), ("text",)),
+    "no values": (lambda corpus: without_values(tiny_batches(corpus)[3]), ("value",)),
+    "no links": (lambda corpus: without_links(tiny_batches(corpus)[3]), ("link",)),
+    "no links drawn": (no_links_drawn, ("link",)),
+    "no masked rows": (no_masked_rows, ("value", "text")),
+    "no edges": (lambda corpus: no_edges(tiny_batches(corpus)[3]), ("link",)),
+    "nothing": (lambda corpus: nothing(tiny_batches(corpus)[3]), ("value", "text", "link")),
+}
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_batch_serves_every_objective(case: str, frozen: bool, tiny_corpus: Corpus) -> None:
+    """Nothing asked is no loss, and a gradient of zeros, not none, for what would answer it."""
+    make, absent = CASES[case]
+    model, batch = tiny_model(tiny_corpus, frozen=frozen), make(tiny_corpus)
+    losses = model(batch).losses()
+    for name, loss in losses.items():
+        assert (float(loss.count) == 0) == (name in absent)
+        assert (float(loss.total) == 0) == (name in absent)
+    found = gradients(model, loss_of(model, batch))  # fails where a parameter has none
+    assert all(g.isfinite().all() for g in found.values())
+    owners = {"value": "masked_row.quantiles.", "text": "bart.decoder.layers.", "link": "link."}
+    for objective, prefix in owners.items():
+        own = [g for name, g in found.items() if prefix in name]
+        assert own
+        assert any(g.abs().max() > 0 for g in own) == (objective not in absent)
+
+
+def test_weigh_takes_means_over_counts() -> None:
+    losses = {
+        "value": Loss(torch.tensor(6.0, requires_grad=True), torch.tensor(3.0)),
+        "text": Loss(torch.tensor(0.0, requires_grad=True), torch.tensor(0.0)),
+        "link": Loss.over(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0])),
+    }
+    total, means = weigh(losses, OBJECTIVE_WEIGHTS)
+    assert {name: float(mean) for name, mean in means.items()} == {
+        "value": 2.0,
+        "text": 0.0,
+        "link": 1.5,
+    }
+    assert float(total) == pytest.approx(10 * 2.0 + 0.5 * 1.5)
+    total.backward()
+    assert losses["value"].total.grad == pytest.approx(10 / 3)

@@ -1,0 +1,163 @@
+"""Several ranks: other batches on each, together the gradients of one process that sees all."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rfm.data.batch import PretrainBatch
+from rfm.data.corpus import Corpus
+from rfm.data.datamodule import CountingSampler, PretrainData, StridedSampler
+from tests.batches import bits
+from tests.ranks import alone, ddp_gradients, sharded_gradients, spawn
+from tests.tiny_model import tiny_batches, tiny_model, without_links, without_texts
+from tests.tiny_run import differences, finish, run, start
+
+
+def indices(start_at: int, rank: int, ranks: int, count: int) -> list[int]:
+    return list(itertools.islice(CountingSampler(start_at, rank, ranks), count))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_no_two_ranks_ever_draw_the_same_batch(ranks: int) -> None:
+    drawn = [indices(0, rank, ranks, 5) for rank in range(ranks)]
+    assert sorted(itertools.chain(*drawn)) == list(range(5 * ranks))
+    resumed = [indices(0, r, ranks, 2) + indices(2, r, ranks, 3) for r in range(ranks)]
+    assert resumed == drawn
+
+
+@pytest.mark.parametrize(("size", "ranks"), [(6, 1), (6, 2), (7, 3), (2, 4)])
+def test_validation_is_covered_exactly_once(size: int, ranks: int) -> None:
+    shares = [list(StridedSampler(size, rank, ranks)) for rank in range(ranks)]
+    assert sorted(itertools.chain(*shares)) == list(range(size))
+    assert [len(StridedSampler(size, r, ranks)) for r in range(ranks)] == [len(s) for s in shares]
+
+
+def loaders(corpus: Corpus, rank: int, done: int = 0) -> tuple[Any, Any]:
+    data = PretrainData(tiny_batches(corpus), tiny_batches(corpus, "val"), workers=0)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    steps = {"global_step": done, "accumulate_grad_batches": 3}
+    ranks = {"global_rank": rank, "world_size": 2}
+    data.trainer = SimpleNamespace(strategy=strategy, **steps, **ranks)  # type: ignore[assignment]
+    data.load_state_dict(data.state_dict())
+    return data.train_dataloader(), data.val_dataloader()
+
+
+def test_ranks_draw_other_content(tiny_corpus: Corpus) -> None:
+    contents = []
+    for rank in range(2):
+        batches = itertools.islice(loaders(tiny_corpus, rank)[0], 3)
+        contents += [bits(batch) for batch in batches]
+    for a, b in itertools.combinations(contents, 2):
+        assert a != b
+    again = next(iter(loaders(tiny_corpus, 1)[0]))
+    assert bits(again) == contents[3]
+    assert bits(tiny_batches(tiny_corpus)[1]) == contents[3]
+
+
+def test_a_checkpoint_counts_batches_not_steps(tiny_corpus: Corpus) -> None:
+    """Two steps of three accumulated batches on each of two ranks: go on at the 13th, the 14th."""
+    for rank in range(2):
+        going_on = next(iter(loaders(tiny_corpus, rank, done=2)[0]))
+        assert bits(going_on) == bits(tiny_batches(tiny_corpus)[12 + rank])
+
+
+def test_ranks_share_out_validation(tiny_corpus: Corpus) -> None:
+    val = tiny_batches(tiny_corpus, "val")
+    shares = [[bits(b) for b in loaders(tiny_corpus, rank)[1]] for rank in range(2)]
+    assert [len(share) for share in shares] == [2, 2]
+    assert [shares[i % 2][i // 2] for i in range(4)] == [bits(val[i]) for i in range(4)]
+
+
+def cases(corpus: Corpus) -> dict[str, list[PretrainBatch]]:
+    """Two batches each, whose counts differ; or where one rank has nothing to ask."""
+    full = tiny_batches(corpus)
+    a, b = full[3], full[7]
+    no_edges = replace(without_links(b.without_edges()), relation=b.relation[:0])
+    found = {
+        "both": [a, b],
+        "no texts on the second": [a, without_texts(b)],
+        "no links on the first": [without_links(a), b],
+        "no masked rows on the second": [a, tiny_batches(corpus, masked_groups=0)[5]],
+        "no links drawn on the second": [a, tiny_batches(corpus, link_groups=0)[5]],
+        "no edges on the second": [a, no_edges],
+        "no texts at all": [without_texts(a), without_texts(b)],
+    }
+    counts = [
+        {n: float(x.count) for n, x in tiny_model(corpus)(s).losses().items()} for s in (a, b)
+    ]
+    assert all(counts[0][name] != counts[1][name] for name in ("value", "text"))
+    assert all(counts[0].values())
+    assert len(a.buckets) != len(tiny_batches(corpus, masked_groups=0)[5].buckets)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gather", [ddp_gradients, sharded_gradients], ids=["ddp", "sharded"])
+def test_gradients_are_those_of_one_process(
+    gather: Callable[..., None], tiny_corpus: Corpus, tmp_path: Path
+) -> None:
+    given = cases(tiny_corpus)
+    model = tiny_model(tiny_corpus)
+    model.save_pretrained(tmp_path / "model")
+    torch.save(given, tmp_path / "cases.pt")
+    spawn(gather, 2, tmp_path, tmp_path / "model", tmp_path / "cases.pt", tmp_path)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    for case, batches in given.items():
+        expected = alone(tmp_path / "model", batches)
+        assert set(expected) == trained
+        assert max(g.abs().max() for g in expected.values()) > 1e-2
+        for found in ranks:
+            assert set(found[case]) == trained
+            for name, gradient in expected.items():
+                torch.testing.assert_close(
+                    found[case][name], gradient, rtol=1e-4, atol=1e-5, msg=f"{case}: {name}"
+                )
+    if gather is sharded_gradients:
+        saved, kept = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "model"))
+        assert not differences(dict(saved), dict(kept))
+
+
+@pytest.mark.slow
+def test_sharded_training_is_ddp_training(tiny_cache: Path, tmp_path: Path) -> None:
+    """The same losses and model; and sharded, too, two steps and two are four."""
+    words = ("optim.ema=0", "optim.lr=1e-4")
+    finish(start(tiny_cache, tmp_path / "ddp", *words, ranks=2))
+    sharded = (*words, "trainer.strategy=sharded")
+    finish(start(tiny_cache, tmp_path / "whole", *sharded, ranks=2))
+    stopped = finish(start(tiny_cache, tmp_path / "halves", *sharded, "log.stop_after=2", ranks=2))
+    assert stopped["stopped_by"] == "stop_after=2"
+    finish(start(tiny_cache, tmp_path / "halves", *sharded, ranks=2))
+    weights = {
+        name: dict(load_file(tmp_path / name / "model" / "model.safetensors"))
+        for name in ("ddp", "whole", "halves")
+    }
+    assert not differences(weights["whole"], weights["halves"])
+    for name, tensor in weights["ddp"].items():
+        torch.testing.assert_close(weights["whole"][name], tensor, rtol=0, atol=2e-5, msg=name)
+    assert (tmp_path / "whole" / "metrics.csv").read_bytes() == (
+        tmp_path / "halves" / "metrics.csv"
+    ).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_ranks_validate_as_one_does(tiny_cache: Path, tmp_path: Path) -> None:
+    """A finished run, reported again by two processes that Lightning starts itself."""
+    run(tiny_cache, tmp_path / "a", "log.final_batches=3")
+    before = (tmp_path / "a" / "pretrain.csv").read_text()
+    process = start(tiny_cache, tmp_path / "a", "log.final_batches=3", "trainer.devices=2")
+    assert finish(process)["steps"] == 4
+    after = (tmp_path / "a" / "pretrain.csv").read_text()
+    for old, new in zip(before.splitlines()[1:], after.splitlines()[1:], strict=True):
+        assert old.split(",")[:4] == new.split(",")[:4]
+        numbers = [[float(x) for x in line.split(",")[4:]] for line in (old, new)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=2e-5)
