@@ -19,6 +19,7 @@ from typing_extensions import Self
 from rfm.data.column_stats import LEVELS as LEVELS
 from rfm.data.serialise import NUM_FEATURES as NUM_FEATURES
 from rfm.data.serialise import NUM_ROLES as NUM_ROLES
+from rfm.data.serialise import ROLE_NAME as ROLE_NAME
 from rfm.data.serialise import TokenRows
 
 _PAD_TO = 8
@@ -51,14 +52,16 @@ def _map(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
 @dataclass(frozen=True)
 class Bucket(TensorRecord):
     """Rows of similar length. token, role [B, L] int64; value [V, NUM_FEATURES] float32 at the
-    flat positions value_at [V] of [B, L]; real [B, L] bool where a token is; mask_at [M]: flat
-    positions of the masked values."""
+    flat positions value_at [V] of [B, L]; real [B, L] bool where a token is; cell [B, L] int64 flat
+    position of the first token of the cell that a token belongs to (its own where it is no cell's);
+    mask_at [M]: flat positions of the masked values."""
 
     token: Tensor
     role: Tensor
     real: Tensor
     value: Tensor
     value_at: Tensor
+    cell: Tensor
     mask_at: Tensor
 
 
@@ -194,8 +197,17 @@ def _bucket(rows: TokenRows, group: npt.NDArray[np.int64]) -> Bucket:
         real=torch.from_numpy(real),
         value=torch.from_numpy(rows.features[feature[at]]),
         value_at=torch.from_numpy(at),
+        cell=torch.from_numpy(_first_of_cell(rows.column[group, :width])),
         mask_at=torch.from_numpy(np.flatnonzero(rows.masked_value[group, :width])),
     )
+
+
+def _first_of_cell(column: npt.NDArray[np.int16]) -> npt.NDArray[np.int64]:
+    """[B, L] flat position of the first token of each token's cell: cells are runs of a column."""
+    flat = np.arange(column.size).reshape(column.shape)
+    starts = np.ones(column.shape, dtype=np.bool_)
+    starts[:, 1:] = (column[:, 1:] != column[:, :-1]) | (column[:, 1:] < 0)
+    return np.asarray(np.maximum.accumulate(np.where(starts, flat, 0), axis=1), dtype=np.int64)
 
 
 def pad_tokens(sequences: Sequence[Sequence[int]], fill: int) -> Tensor:

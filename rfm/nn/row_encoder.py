@@ -1,6 +1,6 @@
 """BART over serialised rows: the encoder reads rows, the decoder spells out masked texts.
 
-Legend: B rows of a bucket, L tokens per row, D width, V values, X masked texts, S memory.
+Legend: B rows of a bucket, L tokens per row, N = B * L, D width, V values, X masked texts, S memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import BartConfig, BartModel
 
 from rfm.config import setting
-from rfm.data.batch import NUM_FEATURES, NUM_ROLES, Bucket
+from rfm.data.batch import NUM_FEATURES, NUM_ROLES, ROLE_NAME, Bucket
 
 Size = Literal["tiny", "small", "base", "large"]
 SIZES: dict[str, tuple[int, int]] = {
@@ -64,9 +64,13 @@ def bart_config(config: RowEncoderConfig, vocab_size: int, pad: int, end: int) -
     )
 
 
-def load_bart(folder: Path, vocab_size: int) -> BartModel:
+def load_bart(folder: Path, vocab_size: int, dropout: float) -> BartModel:
     """Pretrained weights from a local folder, with room for the tokens that BART lacks."""
-    bart = BartModel.from_pretrained(folder, local_files_only=True)
+    bart = BartModel.from_pretrained(
+        folder, local_files_only=True, dropout=dropout, attention_dropout=0.0,
+        activation_dropout=0.0,
+    )  # fmt: skip
+    bart.train()  # or dropout and gradient checkpointing would stay off
     if vocab_size > bart.config.vocab_size:
         bart.resize_token_embeddings(vocab_size, mean_resizing=False)
     return bart
@@ -108,10 +112,12 @@ class RowEncoder(nn.Module):
 
     def forward(self, bucket: Bucket) -> tuple[Tensor, Tensor]:
         """Token states [B, L, D] and row states [B, D] (their mean) of one bucket."""
-        embedded_BLD = self.bart.shared(bucket.token) + self.role(bucket.role)
-        flat = embedded_BLD.flatten(0, 1)
-        value = self.value(bucket.value).to(flat.dtype)
-        embedded_BLD = flat.index_add(0, bucket.value_at, value).view_as(embedded_BLD)
+        token_ND = self.bart.shared(bucket.token).flatten(0, 1)
+        embedded_ND = token_ND + self.role(bucket.role).flatten(0, 1)
+        embedded_ND = embedded_ND + self._names(token_ND, bucket)
+        value_VD = self.value(bucket.value).to(embedded_ND.dtype)
+        embedded_ND = embedded_ND.index_add(0, bucket.value_at, value_VD)
+        embedded_BLD = embedded_ND.view(*bucket.token.shape, self.width)
         if bucket.token.shape[0] == 0:
             return embedded_BLD, embedded_BLD.sum(1)
         token_BLD = self.bart.encoder(
@@ -120,10 +126,22 @@ class RowEncoder(nn.Module):
         real_BL1 = bucket.real.unsqueeze(-1).to(token_BLD.dtype)
         return token_BLD, (token_BLD * real_BL1).sum(1) / real_BL1.sum(1)
 
+    def _names(self, token_ND: Tensor, bucket: Bucket) -> Tensor:
+        """[B * L, D]: for each token of a cell's content, the mean embedding of its column's name.
+
+        Attention would find the name beside the content by itself, but only after thousands of
+        steps; told, it learns what columns have to do with one another from the start.
+        """
+        is_name_N1 = (bucket.role == ROLE_NAME).flatten()[:, None].to(token_ND.dtype)
+        cell_N = bucket.cell.flatten()
+        sum_ND = torch.zeros_like(token_ND).index_add(0, cell_N, token_ND * is_name_N1)
+        count_N1 = torch.zeros_like(is_name_N1).index_add(0, cell_N, is_name_N1)
+        return (sum_ND / count_N1.clamp(min=1))[cell_N] * (1 - is_name_N1)
+
     def freeze(self) -> None:
         """Keep everything that row states depend on fixed; the decoder goes on learning."""
         for module in (self.bart.encoder, self.bart.shared, self.role, self.value):
-            module.requires_grad_(False)
+            module.requires_grad_(False).eval()
 
     def words(self, token_NW: Tensor) -> Tensor:
         """Names in words [N, W] -> [N, D], the mean of their token embeddings."""
