@@ -26,31 +26,41 @@ _STREAM = 4
 
 @dataclass(frozen=True)
 class Deduplication:
-    """factor: nodes per encoded row; token_factor: the same in tokens, padding included; loss,
-    loss_without: of the batch, and of the batch with a row per node."""
+    """factor: how much more the encoder would have to do without, in tokens of its buckets;
+    row_factor: the same in rows (nodes per encoded row); loss, loss_without: of the first batch,
+    and of that batch with a row per node."""
 
     factor: float
-    token_factor: float
+    row_factor: float
     loss: float
     loss_without: float
 
 
 @torch.no_grad()
-def measure_deduplication(model: RelationalModel, batch: PretrainBatch) -> Deduplication:
-    every = one_row_per_node(batch)
+def measure_deduplication(
+    model: RelationalModel, batches: Sequence[PretrainBatch]
+) -> Deduplication:
+    """Factors over all batches, the loss of the first.
+
+    The value head of ``model`` gets random weights: new ones are 0, and no row would count.
+    """
+    head = model.masked_row.quantiles[-1]
+    assert isinstance(head, torch.nn.Linear)
+    torch.nn.init.normal_(head.weight, std=0.1)
     model.eval()
+    every = [one_row_per_node(batch) for batch in batches]
     return Deduplication(
-        factor=batch.row.numel() / _rows(batch),
-        token_factor=_tokens(every) / _tokens(batch),
-        loss=float(loss_of(model, batch)),
-        loss_without=float(loss_of(model, every)),
+        factor=sum(map(_tokens, every)) / sum(map(_tokens, batches)),
+        row_factor=sum(map(_rows, every)) / sum(map(_rows, batches)),
+        loss=float(loss_of(model, batches[0])),
+        loss_without=float(loss_of(model, every[0])),
     )
 
 
-def batch_factor(batches: PretrainBatches, numbers: Sequence[int]) -> float:
-    """Nodes per encoded row over several batches."""
+def token_factor(batches: PretrainBatches, numbers: Sequence[int]) -> float:
+    """The factor of ``Deduplication``, over batches by number."""
     drawn = [batches[number] for number in numbers]
-    return sum(batch.row.numel() for batch in drawn) / sum(_rows(batch) for batch in drawn)
+    return sum(_tokens(one_row_per_node(batch)) for batch in drawn) / sum(map(_tokens, drawn))
 
 
 def _rows(batch: PretrainBatch) -> int:
@@ -124,5 +134,6 @@ def _with_copies(bucket: Bucket, rows: Tensor) -> Bucket:
         real=bucket.real[every],
         value=bucket.value[source[value_at]],
         value_at=value_at,
+        cell=(bucket.cell % width)[every] + torch.arange(every.numel())[:, None] * width,
         mask_at=bucket.mask_at,
     )

@@ -58,17 +58,19 @@ def padded(buckets: Sequence[Bucket], pad: int) -> Bucket:
     token = torch.full((rows, width), pad, dtype=torch.int64)
     role = torch.zeros((rows, width), dtype=torch.int64)
     real = torch.zeros((rows, width), dtype=torch.bool)
+    cell = torch.arange(rows * width).view(rows, width)
     value_at, mask_at, first = [], [], 0
     for bucket in buckets:
         b, narrow = bucket.token.shape
         token[first : first + b, :narrow] = bucket.token
         role[first : first + b, :narrow] = bucket.role
         real[first : first + b, :narrow] = bucket.real
+        cell[first : first + b, :narrow] = _moved(bucket.cell, narrow, width, first)
         value_at.append(_moved(bucket.value_at, narrow, width, first))
         mask_at.append(_moved(bucket.mask_at, narrow, width, first))
         first += b
     value = torch.cat([bucket.value for bucket in buckets])
-    return Bucket(token, role, real, value, torch.cat(value_at), torch.cat(mask_at))
+    return Bucket(token, role, real, value, torch.cat(value_at), cell, torch.cat(mask_at))
 
 
 def _moved(flat: Tensor, narrow: int, width: int, first: int) -> Tensor:

@@ -1,17 +1,19 @@
 """The sampler as a numba kernel: one seed at a time, its rows de-duplicated in a small hash table.
 
-`_walk` writes seed after seed; `_reorder` brings rows and edges into the canonical order (seeds
-first, then hop by hop). Both release the GIL, and are compiled once and cached on disk.
+`_walk` writes seed after seed; `sampler_order.reorder` brings rows and edges into the canonical
+order. Both release the GIL, and are compiled once and cached on disk.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from rfm.data.graph import EntityGraph, Int32, Int64
+from rfm.data.sampler_arrays import GraphArrays, SeedArrays, frozen, graph_arrays, seed_arrays
+from rfm.data.sampler_order import reorder
 
 if TYPE_CHECKING:
     from rfm.data.sampler import Seeds
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Array = npt.NDArray[Any]
 
-_ROOM = 1 << 14  # rows and edges at first; grows as needed
-_AHEAD = 8  # askers whose asks are looked up together
+_ROOM = 1 << 15  # rows and edges at first; grows as needed
+_AHEAD = 16  # askers, or seeds, that wait for memory together
 _SLOTS = 1 << 10  # hash slots at first; small, so that small components stay in the nearest cache
 
 
@@ -32,76 +34,19 @@ def _inlined(function: _Function) -> _Function:
     return cast(_Function, njit(cache=True, nogil=True, forceinline=True)(function))
 
 
-class _Graph(NamedTuple):
-    """The arrays of an EntityGraph, read-only all, so that one specialisation serves every call."""
-
-    table_start: _Array
-    row_time: _Array
-    parent: _Array
-    parent_start: _Array
-    child_ptr: _Array
-    child_ptr_start: _Array
-    child: _Array
-    key_child: _Array  # [F] table of the child
-    key_parent: _Array  # [F] table of the parent
-    ask_ptr: _Array  # [T+1]
-    ask: _Array  # edge types along which a table asks
-
-
-class _Seeds(NamedTuple):
-    row: _Array
-    table: _Array
-    time: _Array
-    cut: _Array
-    hidden_ptr: _Array
-    hidden: _Array
-
-
 def sample_arrays(
     graph: EntityGraph, seeds: "Seeds", fan_out: Int32, uniform: bool, max_rows: int, rng_seed: int
 ) -> tuple[Int64, Int32, Int32, Int64, Int32]:
     """The fields of the Subgraph: row, seed, hop, edge_index, edge_type."""
     parts = _walk(
-        _graph_arrays(graph),
-        _Seeds(
-            _frozen(seeds.row, np.int64),
-            _frozen(graph.table_of(seeds.row), np.int64),
-            _frozen(seeds.time, np.int64),
-            _frozen(seeds.cut, np.int32),
-            _frozen(seeds.hidden_ptr, np.int64),
-            _frozen(seeds.hidden, np.int64),
-        ),
-        _frozen(fan_out, np.int32),
+        graph_arrays(graph),
+        seed_arrays(graph, seeds),
+        frozen(fan_out, np.int32),
         bool(uniform),
         int(max_rows),
         np.uint64(rng_seed % 2**64),
     )
-    return _reorder(*parts)
-
-
-def _graph_arrays(graph: EntityGraph) -> _Graph:
-    ask_ptr, ask = graph.asks
-    return _Graph(
-        _frozen(graph.table_start, np.int64),
-        _frozen(graph.row_time, np.int64),
-        _frozen(graph.parent, np.int32),
-        _frozen(graph.parent_start, np.int64),
-        _frozen(graph.child_ptr, np.int64),
-        _frozen(graph.child_ptr_start, np.int64),
-        _frozen(graph.child, np.int32),
-        _frozen([key.child for key in graph.foreign_keys], np.int64),
-        _frozen([key.parent for key in graph.foreign_keys], np.int64),
-        _frozen(ask_ptr, np.int64),
-        _frozen(ask, np.int32),
-    )
-
-
-def _frozen(values: npt.ArrayLike, dtype: type[np.generic]) -> _Array:
-    """A contiguous, read-only view (a copy only where the dtype or layout differs)."""
-    view = np.ascontiguousarray(values, dtype=dtype).view(np.ndarray)
-    view = view[...]  # a view of its own: the caller's array stays writable
-    view.flags.writeable = False
-    return view
+    return cast(tuple[Int64, Int32, Int32, Int64, Int32], reorder(*parts))
 
 
 # Hot loops hold arrays in locals and call only inlined functions with one exit: handing an array to
@@ -109,7 +54,12 @@ def _frozen(values: npt.ArrayLike, dtype: type[np.generic]) -> _Array:
 # which would cost more than the work itself.
 @_compiled
 def _walk(
-    graph: _Graph, seeds: _Seeds, fan_out: Int32, uniform: bool, max_rows: int, rng_seed: np.uint64
+    graph: GraphArrays,
+    seeds: SeedArrays,
+    fan_out: Int32,
+    uniform: bool,
+    max_rows: int,
+    rng_seed: np.uint64,
 ) -> tuple[_Array, ...]:
     """Rows, neighbours (as positions within the component) and answers, seed-major; counts."""
     table_start, row_time, ask_ptr, ask = (
@@ -138,6 +88,11 @@ def _walk(
     base, num_edges, num_answers = 0, 0, 0
     for s in range(num_seeds):
         time, cut, hide, unhide = seed_time[s], cuts[s], hidden_ptr[s], hidden_ptr[s + 1]
+        if s % _AHEAD == 0:
+            picked[0] = _touch(
+                table_start, row_time, parent, parent_start, child_ptr, child_ptr_start, key_parent,
+                ask_ptr, ask, seed_row, seed_table, s, min(s + _AHEAD, num_seeds),
+            )  # fmt: skip
         mark = np.int64(s + 1) << 32  # slots of earlier seeds are free slots
         if rows.size <= base:
             rows, tables = _room(rows, base + 1), _room(tables, base + 1)
@@ -230,6 +185,35 @@ def _most_picked(fan_out: Int32, child: _Array) -> int:
         for edge_type in range(fan_out.shape[1]):
             most = max(most, np.int64(fan_out[hop, edge_type]))
     return min(most, child.size + 1)
+
+
+@_inlined
+def _touch(
+    table_start: _Array, row_time: _Array, parent: _Array, parent_start: _Array, child_ptr: _Array,
+    child_ptr_start: _Array, key_parent: _Array, ask_ptr: _Array, ask: _Array, seed_row: _Array,
+    seed_table: _Array, s: int, until: int,
+) -> int:  # fmt: skip
+    """Read what the first asks of the seeds [s, until) and of their parents will read, so that the
+    waits for memory overlap. The sum is of no use, but without it nothing would be read."""
+    total = 0
+    for i in range(s, until):
+        table = seed_table[i]
+        local = seed_row[i] - table_start[table]
+        for a in range(ask_ptr[table], ask_ptr[table + 1]):
+            f = ask[a] >> 1
+            if ask[a] & 1:
+                found = np.int64(parent[parent_start[f] + local])
+                if found < 0:
+                    continue
+                total += row_time[found]
+                above = key_parent[f]
+                for b in range(ask_ptr[above], ask_ptr[above + 1]):
+                    if ask[b] & 1 == 0:
+                        at = child_ptr_start[ask[b] >> 1] + found - table_start[above]
+                        total += child_ptr[at + 1]
+            else:
+                total += child_ptr[child_ptr_start[f] + local + 1]
+    return total
 
 
 @_inlined
@@ -441,38 +425,3 @@ def _room(array: _Array, wanted: int) -> _Array:
     larger = np.empty(max(4 * array.size, wanted), array.dtype)
     larger[: array.size] = array
     return larger
-
-
-@_compiled
-def _reorder(
-    rows: _Array, edges: _Array, answers: _Array, row_count: _Array, edge_count: _Array
-) -> tuple[Int64, Int32, Int32, Int64, Int32]:
-    """Seed-major rows and edges -> hop-major, and positions in components -> positions overall."""
-    num_hops, num_seeds = edge_count.shape
-    row, seed = np.empty(row_count.sum(), np.int64), np.empty(row_count.sum(), np.int32)
-    hop_of = np.empty(row.size, np.int32)
-    edge_index = np.empty((2, edge_count.sum()), np.int64)
-    edge_type = np.empty(edge_index.shape[1], np.int32)
-    row_end = np.cumsum(row_count).reshape(row_count.shape)  # hop-major, as row_count is
-    edge_end = np.cumsum(edge_count).reshape(edge_count.shape)
-    place = np.empty(row_count.sum(axis=0).max() if num_seeds else 0, np.int64)
-    r, e, a = 0, 0, 0
-    for s in range(num_seeds):
-        i = 0
-        for hop in range(num_hops + 1):
-            for to in range(row_end[hop, s] - row_count[hop, s], row_end[hop, s]):
-                row[to], seed[to], hop_of[to] = rows[r], s, hop
-                place[i] = to
-                i += 1
-                r += 1
-        for hop in range(num_hops):
-            to = edge_end[hop, s] - edge_count[hop, s]
-            while to < edge_end[hop, s]:
-                asker, kind = place[answers[a]], answers[a + 1]
-                for _ in range(answers[a + 2]):
-                    edge_index[0, to], edge_index[1, to] = place[edges[e]], asker
-                    edge_type[to] = kind
-                    e += 1
-                    to += 1
-                a += 3
-    return row, seed, hop_of, edge_index, edge_type

@@ -30,7 +30,7 @@ def build_model(
     if encoder.pretrained:
         local = Path(encoder.pretrained)
         folder = local if local.is_dir() else hub_folder(encoder.pretrained, _BART_FILES)
-        bart = load_bart(folder, len(tokenizer))
+        bart = load_bart(folder, len(tokenizer), encoder.dropout)
         _check_fit(bart, encoder.pretrained, corpus, max_tokens)
     else:
         bart = BartModel(bart_config(encoder, len(tokenizer), tokenizer.id(PAD), tokenizer.id(EOS)))

@@ -187,4 +187,5 @@ def _plot_smoothed(axis: Any, points: list[tuple[int, float]]) -> None:
         smooth.append(mean)
     axis.plot(steps, values, alpha=0.25)
     axis.plot(steps, smooth)
-    axis.set_yscale("log")
+    if max(values) > 0:
+        axis.set_yscale("log")

@@ -173,6 +173,7 @@ def quieten() -> None:
         ".*isinstance.treespec, LeafSpec.*",
         ".*The number of training batches.*",
         ".*srun.*command is available.*",
+        ".*module.s. in eval mode at the start of training.*",  # a frozen row encoder
         ".*It is recommended to use .self.log.*sync_dist=True.*",  # rank 0 holds the sums of all
         ".*You have overridden `transfer_batch_to_device` in `LightningModule`.*",
     ):

@@ -88,7 +88,14 @@ def test_tally_by_hand(
     batches: list[PretrainBatch],
     tiny_corpus: Corpus,
 ) -> None:
-    for batch in batches:
+    unpopular = replace(
+        batches[0].links,
+        allowed=batches[0].links.allowed.clone(),
+        popularity=0 * batches[0].links.popularity,
+    )
+    unpopular.allowed[:, ::2] = False
+    unpopular.allowed[torch.arange(unpopular.positive.numel()), unpopular.positive] = True
+    for batch in [*batches, replace(batches[0], links=unpopular)]:
         found = tally(model, batch, owners)
         assert found.dtype == torch.float64
         expected = torch.zeros_like(found)

@@ -178,6 +178,19 @@ def test_components_never_touch(tiny_corpus: Corpus) -> None:
     torch.testing.assert_close(after[~one], before[~one], rtol=0, atol=1e-5)
 
 
+def test_each_node_shows_its_own_row(tiny_corpus: Corpus) -> None:
+    """Without edges, a distinct row is felt by the nodes that show it, and by no other."""
+    model, batch = tiny_model(tiny_corpus), tiny_batches(tiny_corpus)[0].without_edges()
+    rows = model.backbone.encode(batch)
+    before = model.backbone.relate(batch, rows).node
+    shared = int(torch.bincount(batch.row).argmax())
+    for row in (0, shared, int(batch.row.max())):
+        other = rows.row.clone()
+        other[row] += torch.linspace(0, 1, other.shape[1])
+        moved = (model.backbone.relate(batch, replace(rows, row=other)).node - before).abs().amax(1)
+        assert torch.equal(moved > 1e-5, batch.row == row)
+
+
 def test_age_hop_and_count_are_felt(tiny_corpus: Corpus) -> None:
     """A day more after fifty years, a hop further, a child more that was not sampled."""
     model, batch = tiny_model(tiny_corpus), tiny_batches(tiny_corpus)[0]

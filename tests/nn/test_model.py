@@ -218,6 +218,32 @@ def test_bart_is_given_room_for_new_tokens(tiny_corpus: Corpus, tmp_path: Path) 
         assert model(tiny_batches(tiny_corpus)[0]).value_loss.isfinite().all()
 
 
+def test_pretrained_weights_are_trained_as_asked(tiny_corpus: Corpus, tmp_path: Path) -> None:
+    """Not in evaluation mode, as they come, and with the dropout of the config."""
+    folder = bart_folder(tiny_corpus, tmp_path / "bart")
+    config = BackboneConfig(
+        row_encoder=RowEncoderConfig(
+            pretrained=str(folder), dropout=0.3, gradient_checkpointing=True
+        )
+    )
+    model = build_model(config, tiny_corpus, MAX_TOKENS, compiled=False)
+    assert all(module.training for module in model.modules())
+    assert model.backbone.row_encoder.bart.encoder.dropout == 0.3
+    bucket = tiny_batches(tiny_corpus)[0].buckets[-1]
+    a, b = (model.backbone.row_encoder(bucket)[1] for _ in range(2))
+    assert not torch.equal(a, b)
+
+
+def test_a_frozen_encoder_drops_nothing_out(tiny_corpus: Corpus) -> None:
+    """Its states are those in the cache, in training too."""
+    encoder = RowEncoderConfig(frozen=True, dropout=0.3)
+    model = build_model(BackboneConfig(encoder), tiny_corpus, MAX_TOKENS, compiled=False)
+    assert model.backbone.row_encoder.bart.decoder.training
+    bucket = tiny_batches(tiny_corpus)[0].buckets[-1]
+    a, b = (model.backbone.row_encoder(bucket)[1] for _ in range(2))
+    assert torch.equal(a, b)
+
+
 def test_bart_must_fit(tiny_corpus: Corpus, tmp_path: Path) -> None:
     other = bart_folder(tiny_corpus, tmp_path / "other", pad=9)
     with pytest.raises(ValueError, match=rf"tokenizer does not fit .*; set data.tokenizer={other}"):

@@ -105,7 +105,7 @@ def test_links_choose_among_the_allowed(tiny_corpus: Corpus) -> None:
     for q in range(links.query.numel()):
         among = [values[q][p] for p in range(allowed.shape[1]) if allowed[q, p]]
         total = math.log(sum(math.exp(s) for s in among))
-        assert float(losses[q]) == pytest.approx(total - values[q][int(links.positive[q])], 1e-4)
+        assert losses[q].item() == pytest.approx(total - values[q][int(links.positive[q])], 1e-4)
     slope = torch.autograd.grad(losses[0], scores)[0]
     assert (slope[0] != 0).sum() == 2
     assert (slope[1:] == 0).all()

@@ -38,12 +38,15 @@ def widen(bucket: Bucket, width: int, garbage: int) -> Bucket:
     def moved(at: Tensor) -> Tensor:
         return at // old * width + at % old
 
+    cell = torch.arange(bucket.token.shape[0] * width).view(-1, width)  # of padding, its own
+    cell[:, :old] = moved(bucket.cell)
     return Bucket(
         token=F.pad(bucket.token, more, value=garbage),
         role=F.pad(bucket.role, more),
         real=F.pad(bucket.real, more),
         value=bucket.value,
         value_at=moved(bucket.value_at),
+        cell=cell,
         mask_at=moved(bucket.mask_at),
     )
 
@@ -59,6 +62,7 @@ def join(buckets: list[Bucket]) -> Bucket:
         real=torch.cat([b.real for b in wide]),
         value=torch.cat([b.value for b in wide]),
         value_at=torch.cat([b.value_at + f for b, f in zip(wide, first, strict=True)]),
+        cell=torch.cat([b.cell + f for b, f in zip(wide, first, strict=True)]),
         mask_at=torch.cat([b.mask_at + f for b, f in zip(wide, first, strict=True)]),
     )
 
@@ -67,6 +71,7 @@ def copy_rows(bucket: Bucket, rows: Tensor) -> Bucket:
     """The bucket with copies of some of its rows at the end; what they mask is not asked twice."""
     count, width = bucket.token.shape
     value, at = [bucket.value], [bucket.value_at]
+    first = (count + torch.arange(rows.numel()))[:, None] * width
     for i, row in enumerate(rows.tolist()):
         own = bucket.value_at // width == row
         value.append(bucket.value[own])
@@ -77,6 +82,7 @@ def copy_rows(bucket: Bucket, rows: Tensor) -> Bucket:
         real=torch.cat([bucket.real, bucket.real[rows]]),
         value=torch.cat(value),
         value_at=torch.cat(at),
+        cell=torch.cat([bucket.cell, bucket.cell[rows] % width + first]),
         mask_at=bucket.mask_at,
     )
 

@@ -133,6 +133,18 @@ def test_resume_never_starts_over(tiny_cache: Path, tmp_path: Path) -> None:
     assert steps == {"step", "0"}  # Lightning numbers a step by how many there were before it
 
 
+def test_starting_over_forgets_the_earlier_run(tiny_cache: Path, tmp_path: Path) -> None:
+    """Its later checkpoints are not gone on from, nor what a crash left of one."""
+    run(tiny_cache, tmp_path / "whole", "seed=1")
+    run(tiny_cache, tmp_path / "a", "log.checkpoint_every=2")
+    folder = tmp_path / "a" / "checkpoints"
+    (folder / ".step-000003.ckpt").write_bytes(b"half")
+    run(tiny_cache, tmp_path / "a", "seed=1", "resume=never", "log.stop_after=1")
+    assert [path.name for path in folder.iterdir()] == ["step-000001.ckpt"]
+    run(tiny_cache, tmp_path / "a", "seed=1")
+    assert_same_end(tmp_path / "whole", tmp_path / "a", 4)
+
+
 def test_resume_refuses_what_does_not_fit(tiny_cache: Path, tmp_path: Path) -> None:
     run(tiny_cache, tmp_path / "a", "log.stop_after=2")
     kept = (tmp_path / "a" / "config.yaml").read_bytes()

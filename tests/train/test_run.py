@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import shutil
@@ -24,7 +25,7 @@ from rfm.nn.model import count_parameters
 from rfm.train.checkpoints import Checkpoints
 from rfm.train.metrics import MetricsFile, read_metrics
 from rfm.train.optim import OptimConfig, make_optimizer, make_schedule, warm_average
-from rfm.train.row_cache import cache_rows, weights_hash
+from rfm.train.row_cache import cache_rows
 from rfm.train.trainer import TrainerConfig, loader_workers
 from tests.batches import bits
 from tests.tiny_model import MAX_TOKENS, bart_folder, tiny_batches, tiny_model
@@ -79,7 +80,7 @@ def test_metrics_hold_every_objective(done: tuple[Path, dict[str, Any]]) -> None
         assert all(map(math.isfinite, parts))
         weighted = 10 * parts[0] + 0.5 * parts[1] + 0.5 * parts[2]
         assert train[step, "train/loss"] == pytest.approx(weighted, rel=1e-5)
-    assert len(rows) == len(set((step, name) for step, name, _ in rows))
+    assert len(rows) == len({(step, name) for step, name, _ in rows})
 
 
 def test_the_report_says_what_was_measured(done: tuple[Path, dict[str, Any]]) -> None:
@@ -235,7 +236,7 @@ def test_the_schedule_warms_up_and_cools_down() -> None:
     assert rates[10] == pytest.approx(2.0)
     assert rates[55] == pytest.approx(2 * (0.1 + 0.9 / 2))
     assert rates[100] == pytest.approx(0.2)
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
 
 
 def test_averages_have_a_short_memory_at_first() -> None:
@@ -262,8 +263,6 @@ def test_a_frozen_row_encoder_is_cached_once(tiny_cache: Path, tmp_path: Path) -
     assert again == files
     first, last = last_state(tmp_path / "a", 4), last_state(tmp_path / "b", 4)
     assert first["current_model_state"].keys() == last["current_model_state"].keys()
-    saved = RelationalModel.from_pretrained(tmp_path / "a" / "model").backbone.row_encoder
-    assert all(weights_hash(saved)[:8] for _ in files)
     run(tiny_cache, tmp_path / "c", *words, "batch.max_tokens=24")  # other rows, other states
     assert len(list((tiny_cache / "row_states").glob("*.f2"))) == 4
 
@@ -360,7 +359,7 @@ def test_bf16_is_near_fp32(tiny_cache: Path, tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         run_dir = tmp_path / precision
         run(tiny_cache, run_dir, "optim.steps=1", f"trainer.precision={precision}")
-        losses.append(dict((n, v) for _, n, v in read_metrics(run_dir / "metrics.csv")))
+        losses.append({n: v for _, n, v in read_metrics(run_dir / "metrics.csv")})
     for name in ("train/value", "train/text", "train/link"):
         assert losses[1][name] == pytest.approx(losses[0][name], rel=0.05)
     assert losses[0]["train/loss"] != losses[1]["train/loss"]
@@ -381,7 +380,7 @@ def test_compiled_is_as_plain(tiny_cache: Path, tmp_path: Path) -> None:
 
 
 def test_combinations_that_cannot_work(tiny_cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="set optim.ema=0"):
+    with pytest.raises(ValueError, match=r"set optim\.ema=0"):
         run(tiny_cache, tmp_path / "a", "trainer.strategy=sharded")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="torch sees no GPU: use auto or cpu"):

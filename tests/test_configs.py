@@ -1,0 +1,63 @@
+"""Every YAML in configs/: it loads, and what it describes runs when shrunken."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from pretrain.__main__ import PretrainConfig
+from rfm.config import load_config
+from rfm.train.metrics import read_metrics
+from tests.conftest import ROOT
+from tests.tiny_run import run
+
+ALL = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
+KEPT_OUT = {"rel-f1", "completejourney", "se-quantumcomputing"}
+
+
+def load(path: Path) -> PretrainConfig:
+    return load_config(PretrainConfig, [f"config={path}"], prog="test", doc=None)
+
+
+def test_configs_are_few() -> None:
+    found = list((ROOT / "configs").rglob("*.yaml"))
+    assert {"small.yaml", "base.yaml"} <= {path.name for path in ALL}
+    assert len(found) <= 12
+    assert {path.parent.name for path in found} <= {"pretrain", "finetune", "benchmarks"}
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_it_loads(path: Path) -> None:
+    config = load(path)
+    assert config != PretrainConfig()
+    assert config.optim.warmup < config.optim.steps
+    assert len(config.data.databases) == len(set(config.data.databases))
+    assert not KEPT_OUT & {Path(name).name for name in config.data.databases}
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_its_databases_are_the_mixture(path: Path, real_data: Path) -> None:
+    """Every database that is there, but those kept for evaluation."""
+    there = {p.parent.name for p in real_data.glob("*/manifest.yaml")}
+    assert set(load(path).data.databases) == there - KEPT_OUT
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p if p.stem == "small" else pytest.param(p, marks=pytest.mark.slow) for p in ALL],
+    ids=lambda path: path.stem,
+)
+def test_it_runs_shrunken(path: Path, tiny_cache: Path, tmp_path: Path) -> None:
+    config = load(path)
+    assert config.data.databases
+    said = run(
+        tiny_cache, tmp_path / "a", f"config={path}", "data.databases=[]", "data.weights={}",
+        "data.root=null", "optim.steps=2", f"model.hops={config.model.hops}",
+    )  # fmt: skip
+    assert said["steps"] == 2
+    losses = [v for _, name, v in read_metrics(tmp_path / "a" / "metrics.csv") if "loss" in name]
+    assert len(losses) == 2
+    assert all(map(math.isfinite, losses))
