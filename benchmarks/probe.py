@@ -26,7 +26,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pretrain.__main__ import PretrainConfig, pretrain
+from pretrain.__main__ import pretrain
+from pretrain.config import PretrainConfig
 from rfm.config import run_command, setting
 from rfm.data.corpus import Corpus, DataConfig, default_cache, open_corpus
 from rfm.data.sampler import fan_outs

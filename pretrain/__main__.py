@@ -8,64 +8,30 @@ torchrun --nproc_per_node=8 -m pretrain config=configs/pretrain/base.yaml
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from lightning import seed_everything
 
-from rfm.config import run_command, setting
-from rfm.data.corpus import DataConfig, open_corpus
+from pretrain.config import FREE, PretrainConfig
+from rfm.config import run_command
+from rfm.data.corpus import open_corpus
 from rfm.data.datamodule import PretrainData
-from rfm.data.mixture import BatchConfig, PretrainBatches
-from rfm.nn.backbone import BackboneConfig
+from rfm.data.mixture import PretrainBatches
 from rfm.train.build import build_model, describe_training
 from rfm.train.checkpoints import Checkpoints, find_resume
-from rfm.train.metrics import LogConfig, PlainProgress, make_loggers
-from rfm.train.optim import OptimConfig
-from rfm.train.pretrainer import LossWeights, Pretrainer, whole
+from rfm.train.metrics import PlainProgress, make_loggers
+from rfm.train.pretrainer import Pretrainer, whole
 from rfm.train.report import summarise, write_report
 from rfm.train.row_cache import cache_rows
 from rfm.train.run_dir import check_same_run, start_run
 from rfm.train.trainer import (
-    TrainerConfig,
     choose_run_dir,
     loader_workers,
     make_trainer,
     quieten,
     set_threads,
 )
-
-# What may differ between a run and its continuation.
-FREE = ("run_dir", "resume", "log", "data.root", "data.cache", "data.workers", "trainer.devices")
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """One pretraining run."""
-
-    run_dir: Path | None = setting(None, help="results; default: runs/pretrain-<time>")
-    seed: int = setting(0, ge=0)
-    resume: str = setting("auto", help="auto: go on in run_dir; never; or a checkpoint's path")
-    data: DataConfig = setting(factory=DataConfig)
-    batch: BatchConfig = setting(factory=BatchConfig)
-    model: BackboneConfig = setting(factory=BackboneConfig)
-    loss: LossWeights = setting(factory=LossWeights)
-    optim: OptimConfig = setting(factory=OptimConfig)
-    trainer: TrainerConfig = setting(factory=TrainerConfig)
-    log: LogConfig = setting(factory=LogConfig)
-
-    def __post_init__(self) -> None:
-        if len(self.batch.fan_out) != self.model.hops:
-            raise ValueError(
-                f"batch.fan_out={list(self.batch.fan_out)} and model.hops={self.model.hops}: "
-                "wanted one fan-out per hop"
-            )
-        if self.batch.max_tokens > self.model.row_encoder.max_positions:
-            raise ValueError(
-                f"batch.max_tokens={self.batch.max_tokens} is more than "
-                f"model.row_encoder.max_positions={self.model.row_encoder.max_positions}"
-            )
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import pytest
 import torch
 import yaml
 
-from pretrain.__main__ import PretrainConfig, pretrain
+from pretrain.__main__ import pretrain
+from pretrain.config import PretrainConfig
 from rfm.config import run_command
 from rfm.data import prepare as prepare_module
 from rfm.data.corpus import DataConfig, open_corpus

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.__main__ import PretrainConfig
+from pretrain.config import PretrainConfig
 from rfm.config import load_config
 from rfm.train.metrics import read_metrics
 from tests.conftest import ROOT

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pretrain.__main__ import PretrainConfig, pretrain
+from pretrain.__main__ import pretrain
+from pretrain.config import PretrainConfig
 from rfm.config import run_command
 from tests.tiny_run import ROOT, command, environment, words
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from pretrain.__main__ import PretrainConfig, pretrain
+from pretrain.__main__ import pretrain
+from pretrain.config import PretrainConfig
 from rfm.config import load_config
 
 ROOT = Path(__file__).parents[1]

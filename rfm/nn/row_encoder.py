@@ -1,6 +1,7 @@
 """BART over serialised rows: the encoder reads rows, the decoder spells out masked texts.
 
-Legend: B rows of a bucket, L tokens per row, N = B * L, D width, V values, X masked texts, S memory.
+Legend: B rows of a bucket, L tokens per row, N = B * L, D width, V values, X masked texts,
+S memory.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BartModel
 
-from rfm.data.batch import Bucket, PretrainBatch
+from rfm.data.batch import ROLE_NAME, Bucket, PretrainBatch
 from rfm.data.corpus import Corpus
 from rfm.nn.model import RelationalModel
 from rfm.nn.row_encoder import SIZES, RowEncoderConfig, bart_config
@@ -163,6 +163,27 @@ def test_a_bucket_of_no_rows_has_no_states(model: RelationalModel, batch: Pretra
     token, row = model.backbone.row_encoder(nothing)
     assert token.shape == (0, nothing.token.shape[1], 128)
     assert row.shape == (0, 128)
+
+
+def test_content_is_told_its_columns_name(model: RelationalModel, batch: PretrainBatch) -> None:
+    encoder = model.backbone.row_encoder
+    bucket = max(batch.buckets, key=lambda b: b.token.numel())
+    embedded = encoder.bart.shared(bucket.token)
+    told = encoder._names(embedded.flatten(0, 1), bucket).view_as(embedded)
+    checked = 0
+    for b, row in enumerate(bucket.role.tolist()):
+        name: list[int] = []
+        for i, role in enumerate(row):
+            if role == ROLE_NAME:
+                name = [*name, i] if name and name[-1] == i - 1 else [i]
+                assert not told[b, i].any()
+            elif role == 0:  # the table's name, or padding
+                name = []
+                assert not told[b, i].any()
+            else:
+                torch.testing.assert_close(told[b, i], embedded[b, name].mean(0))
+                checked += 1
+    assert checked > 20
 
 
 def test_names_are_the_mean_of_their_tokens(model: RelationalModel) -> None:

@@ -1,0 +1,46 @@
+"""What a pretraining run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rfm.config import setting
+from rfm.data.corpus import DataConfig
+from rfm.data.mixture import BatchConfig
+from rfm.nn.backbone import BackboneConfig
+from rfm.train.metrics import LogConfig
+from rfm.train.optim import OptimConfig
+from rfm.train.pretrainer import LossWeights
+from rfm.train.trainer import TrainerConfig
+
+# What may differ between a run and its continuation.
+FREE = ("run_dir", "resume", "log", "data.root", "data.cache", "data.workers", "trainer.devices")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run."""
+
+    run_dir: Path | None = setting(None, help="results; default: runs/pretrain-<time>")
+    seed: int = setting(0, ge=0)
+    resume: str = setting("auto", help="auto: go on in run_dir; never; or a checkpoint's path")
+    data: DataConfig = setting(factory=DataConfig)
+    batch: BatchConfig = setting(factory=BatchConfig)
+    model: BackboneConfig = setting(factory=BackboneConfig)
+    loss: LossWeights = setting(factory=LossWeights)
+    optim: OptimConfig = setting(factory=OptimConfig)
+    trainer: TrainerConfig = setting(factory=TrainerConfig)
+    log: LogConfig = setting(factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        if len(self.batch.fan_out) != self.model.hops:
+            raise ValueError(
+                f"batch.fan_out={list(self.batch.fan_out)} and model.hops={self.model.hops}: "
+                "wanted one fan-out per hop"
+            )
+        if self.batch.max_tokens > self.model.row_encoder.max_positions:
+            raise ValueError(
+                f"batch.max_tokens={self.batch.max_tokens} is more than "
+                f"model.row_encoder.max_positions={self.model.row_encoder.max_positions}"
+            )
