@@ -122,3 +122,13 @@ def test_bad_words_are_refused(
     assert message in errors[0]
     assert "RFM_TRACEBACK=1 shows where" in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("key", ["data.cache", "run_dir"])
+def test_a_file_is_no_folder(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").write_text("mine")
+    folders = {"data.cache": tmp_path / "cache", "run_dir": tmp_path / "run"}
+    folders[key] = tmp_path / "taken"
+    assert in_process(*(f"{k}={path}" for k, path in folders.items())) == 2
+    assert "is a file: give a folder" in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "mine"

@@ -50,6 +50,10 @@ class DataConfig:
     synthetic_rows: int = setting(10_000, ge=500, help="rows of each")
     workers: int = setting(-1, ge=-1, help="loader processes per device; -1: 0 on CPU, 4 on GPU")
 
+    def __post_init__(self) -> None:
+        if self.cache.exists() and not self.cache.is_dir():
+            raise ValueError(f"cache={self.cache} is a file: give a folder")
+
 
 @dataclass(frozen=True)
 class Corpus:

@@ -147,6 +147,8 @@ def choose_run_dir(asked: Path | None, name: str, config: TrainerConfig) -> Path
     Raises:
         ValueError: for several processes without one: they could not agree on a new name.
     """
+    if asked is not None and asked.exists() and not asked.is_dir():
+        raise ValueError(f"run_dir={asked} is a file: give a folder")
     if asked is not None:
         return asked
     devices, nodes = processes(config)
