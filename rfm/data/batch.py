@@ -152,6 +152,11 @@ class PretrainBatch(Batch):
     texts: TextTargets
     links: LinkTargets
 
+    def without_edges(self) -> Self:
+        alone = super().without_edges()
+        unknown = torch.zeros_like(self.links.popularity)  # counting children takes edges
+        return replace(alone, links=replace(self.links, popularity=unknown))
+
 
 def make_buckets(
     rows: TokenRows, num_masked: int, min_rows: int

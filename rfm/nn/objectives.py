@@ -105,7 +105,11 @@ class MaskedRow(nn.Module):
 
 
 class Link(nn.Module):
-    """Score candidate parents for a child row whose foreign key was cut."""
+    """Score candidate parents for a child row whose foreign key was cut.
+
+    As values start from the training quantiles, links start from popularity: the logarithm of how
+    many children a candidate has through that foreign key, with a weight by foreign key.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -115,6 +119,9 @@ class Link(nn.Module):
         self.candidate = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
+        self.popularity = nn.Linear(width, 1)
+        nn.init.zeros_(self.popularity.weight)
+        nn.init.ones_(self.popularity.bias)
 
     def scores(self, states: States, targets: LinkTargets) -> Tensor:
         """Scores [Q, P]; minus infinity where a candidate does not stand for election."""
@@ -123,6 +130,8 @@ class Link(nn.Module):
         query_QD = self.query(torch.cat([query_QD, relation_QD], dim=1))
         candidate_PD = self.candidate(states.node[targets.candidate])
         scores_QP: Tensor = (query_QD @ candidate_PD.T).float() / query_QD.shape[1] ** 0.5
+        weight_Q1 = self.popularity(relation_QD).float()
+        scores_QP = scores_QP + weight_Q1 * targets.popularity.log1p()
         return scores_QP.masked_fill(~targets.allowed, -torch.inf)
 
     def losses(self, scores_QP: Tensor, targets: LinkTargets) -> Tensor:

@@ -343,7 +343,10 @@ def test_without_edges(drawn: list[Drawn]) -> None:
     alone = batch.without_edges()
     assert alone.edge_index.shape == (2, 0)
     assert alone.edge_type.numel() == alone.edge_count.numel() == 0
-    assert set(differing(batch, alone)) == {".edge_index", ".edge_type", ".edge_count"}
+    assert not alone.links.popularity.any()  # a count of edges
+    assert batch.links.popularity.any()
+    changed = {".edge_index", ".edge_type", ".edge_count", ".links.popularity"}
+    assert set(differing(batch, alone)) == changed
 
 
 def test_no_tensor_is_left_out_and_none_is_missing(drawn: list[Drawn]) -> None:

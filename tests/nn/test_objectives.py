@@ -89,6 +89,19 @@ def test_reciprocal_rank(scores: list[float], positive: int, rank: float) -> Non
     assert found.item() == pytest.approx(1 / rank)
 
 
+def test_links_start_from_popularity(tiny_corpus: Corpus) -> None:
+    """Where rows tell nothing apart, candidates rank by their children; without edges, not."""
+    model = tiny_model(tiny_corpus, noise=0.0)
+    batch = next(b for b in tiny_batches(tiny_corpus) if b.links.popularity.unique().numel() > 2)
+    for parameter in model.link.candidate[-1].parameters():
+        torch.nn.init.zeros_(parameter)
+    with_edges, without = model.compare(batch)
+    allowed = batch.links.allowed
+    counts = batch.links.popularity.log1p().expand_as(allowed)
+    torch.testing.assert_close(with_edges.link_scores[allowed], counts[allowed])
+    assert not without.link_scores[allowed].any()
+
+
 def test_links_choose_among_the_allowed(tiny_corpus: Corpus) -> None:
     model, batch = tiny_model(tiny_corpus), tiny_batches(tiny_corpus)[3]
     links, states = batch.links, model.backbone(batch)
