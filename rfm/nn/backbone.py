@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rfm.config import setting
 from rfm.data.batch import Batch
+from rfm.nn.gather import take
 from rfm.nn.graph_sage import GraphSAGE, GraphSAGEConfig, Neighbourhood
 from rfm.nn.row_encoder import RowEncoder, RowEncoderConfig
 
@@ -102,7 +103,7 @@ class Backbone(nn.Module):
 
     def relate(self, batch: Batch, rows: Rows) -> States:
         """The rows of the components, in their relational context, by GraphSAGE."""
-        node_RD = self.enter(rows.row)[batch.row]
+        node_RD = take(self.enter(rows.row), batch.row)
         node_RD = node_RD + self.age(batch.age, batch.static) + self.hop(batch.hop)
         relation_FD = self.row_encoder.words(batch.relation)
         edge_type_TD = self.sage.edge_types(relation_FD)

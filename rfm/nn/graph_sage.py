@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch_geometric.utils import scatter
 
 from rfm.config import setting
+from rfm.nn.gather import take
 
 Aggregation = Literal["mean", "max", "std", "sum"]
 
@@ -79,9 +80,9 @@ class SAGELayer(nn.Module):
         normed_RD = self.norm(node_RD)
         gain_TD, shift_TD = self.shape(edge_type_TD).chunk(2, dim=-1)
         type_E = near.edge_type[near.group]
-        message_ED = self.message(normed_RD)[near.source]
-        message_ED = F.gelu(message_ED * (1 + gain_TD[type_E]) + shift_TD[type_E])
-        pooled_GD = self.pooled(self._pool(message_ED, near)) + edge_type_TD[near.edge_type]
+        message_ED = take(self.message(normed_RD), near.source)
+        message_ED = F.gelu(message_ED * (1 + take(gain_TD, type_E)) + take(shift_TD, type_E))
+        pooled_GD = self.pooled(self._pool(message_ED, near)) + take(edge_type_TD, near.edge_type)
         context_RD = scatter(
             F.gelu(pooled_GD), near.node, dim=0, dim_size=node_RD.shape[0], reduce="sum"
         )
@@ -101,7 +102,7 @@ class SAGELayer(nn.Module):
             elif aggregation == "max":
                 pools.append(scatter(message_ED, near.group, 0, groups, reduce="max"))
             elif aggregation == "std":
-                square = (message_ED - mean_GD[near.group]) ** 2
+                square = (message_ED - take(mean_GD, near.group)) ** 2
                 variance = scatter(square, near.group, dim=0, dim_size=groups, reduce="mean")
                 pools.append((variance + 1e-6).sqrt())
             else:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from rfm.data.batch import LEVELS, LinkTargets, TextTargets, ValueTargets
 from rfm.nn.backbone import States
+from rfm.nn.gather import take
 from rfm.nn.row_encoder import RowEncoder
 
 
@@ -84,7 +85,7 @@ class MaskedRow(nn.Module):
     def value_quantiles(self, states: States, targets: ValueTargets) -> Tensor:
         """Predicted quantiles [M, T] of the ranks."""
         mask_MD = states.mask
-        node_MD = states.node[targets.node].to(mask_MD.dtype)
+        node_MD = take(states.node, targets.node).to(mask_MD.dtype)
         shift_MT: Tensor = self.quantiles(torch.cat([mask_MD, node_MD], dim=1)).float()
         return targets.marginal + shift_MT
 
@@ -96,8 +97,9 @@ class MaskedRow(nn.Module):
         self, row_encoder: RowEncoder, states: States, targets: TextTargets
     ) -> tuple[Tensor, Tensor]:
         """Nats [X] of the masked texts, and how many tokens [X] they are of."""
-        context_XD = self.context(states.node[targets.node])
-        token_XLD = states.token[targets.row].to(context_XD.dtype)
+        context_XD = self.context(take(states.node, targets.node))
+        token_XLD = take(states.token.flatten(1), targets.row)
+        token_XLD = token_XLD.unflatten(1, states.token.shape[1:]).to(context_XD.dtype)
         memory_XSD = torch.cat([context_XD[:, None], token_XLD], dim=1)
         real_XS = F.pad(states.real[targets.row], (1, 0), value=True)
         nats_X = row_encoder.text_nats(targets.given, targets.label, (memory_XSD, real_XS))
@@ -125,10 +127,10 @@ class Link(nn.Module):
 
     def scores(self, states: States, targets: LinkTargets) -> Tensor:
         """Scores [Q, P]; minus infinity where a candidate does not stand for election."""
-        query_QD = states.node[targets.query]
-        relation_QD = states.relation[targets.relation].to(query_QD.dtype)
+        query_QD = take(states.node, targets.query)
+        relation_QD = take(states.relation, targets.relation).to(query_QD.dtype)
         query_QD = self.query(torch.cat([query_QD, relation_QD], dim=1))
-        candidate_PD = self.candidate(states.node[targets.candidate])
+        candidate_PD = self.candidate(take(states.node, targets.candidate))
         scores_QP: Tensor = (query_QD @ candidate_PD.T).float() / query_QD.shape[1] ** 0.5
         weight_Q1 = self.popularity(relation_QD).float()
         scores_QP = scores_QP + weight_Q1 * targets.popularity.log1p()

@@ -18,6 +18,7 @@ from transformers import BartConfig, BartModel
 
 from rfm.config import setting
 from rfm.data.batch import NUM_FEATURES, NUM_ROLES, ROLE_NAME, Bucket
+from rfm.nn.gather import take
 
 Size = Literal["tiny", "small", "base", "large"]
 SIZES: dict[str, tuple[int, int]] = {
@@ -137,7 +138,7 @@ class RowEncoder(nn.Module):
         cell_N = bucket.cell.flatten()
         sum_ND = torch.zeros_like(token_ND).index_add(0, cell_N, token_ND * is_name_N1)
         count_N1 = torch.zeros_like(is_name_N1).index_add(0, cell_N, is_name_N1)
-        return (sum_ND / count_N1.clamp(min=1))[cell_N] * (1 - is_name_N1)
+        return take(sum_ND / count_N1.clamp(min=1), cell_N) * (1 - is_name_N1)
 
     def freeze(self) -> None:
         """Keep everything that row states depend on fixed; the decoder goes on learning."""
