@@ -99,7 +99,9 @@ class MaskedRow(nn.Module):
         """Nats [X] of the masked texts, and how many tokens [X] they are of."""
         context_XD = self.context(take(states.node, targets.node))
         token_XLD = take(states.token.flatten(1), targets.row)
-        token_XLD = token_XLD.unflatten(1, states.token.shape[1:]).to(context_XD.dtype)
+        token_XLD = token_XLD.view(targets.row.shape[0], *states.token.shape[1:]).to(
+            context_XD.dtype
+        )
         memory_XSD = torch.cat([context_XD[:, None], token_XLD], dim=1)
         real_XS = F.pad(states.real[targets.row], (1, 0), value=True)
         nats_X = row_encoder.text_nats(targets.given, targets.label, (memory_XSD, real_XS))
