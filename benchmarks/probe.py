@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ def probe_model(
     mixture, store = corpus.mixture, corpus.mixture.stores[place]
     table = next(i for i, t in enumerate(store.tables) if t.name == manifest.entity_table)
     fan_out = fan_outs(store.graph, settings.batch.fan_out)
-    source = replace(mixture.sources[place])
+    source = mixture.sources[place]
 
     def features(split: str, limit: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         frame = pd.read_parquet(task / f"{split}.parquet")

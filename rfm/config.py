@@ -40,6 +40,7 @@ from rfm.config_types import (
     union_arms,
     wanted_text,
 )
+from rfm.files import publish
 
 C = TypeVar("C")
 
@@ -112,10 +113,8 @@ def config_yaml(config: Any) -> str:
 
 def save_config(config: Any, path: Path) -> None:
     """Write `config_yaml` to `path` in one step, so that no reader ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(config_yaml(config), encoding="utf-8")
-    unfinished.replace(path)
+    with publish(path) as unfinished:
+        unfinished.write_text(config_yaml(config), encoding="utf-8")
 
 
 def run_command(
