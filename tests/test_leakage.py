@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from rfm.data import assemble as assemble_module
 from rfm.data.column_stats import fit_column_stats
@@ -20,6 +21,7 @@ from rfm.data.mixture import Mixture, PretrainBatches
 from rfm.data.sampler import Seeds, fan_outs, sample
 from rfm.data.serialise import MASKED, ROLE_MASK
 from rfm.data.store import RowStore, Serialisation, column_entry
+from rfm.nn.cell_attention import Reading
 from tests.batches import Component, Drawn, Shown, differing, draw, shown_rows
 from tests.corpora import Corpus, components, draw_batches, make_database, open_all, three_databases
 from tests.noise import replace_rows_after
@@ -157,6 +159,28 @@ def test_no_row_is_twice_in_a_component(drawn: list[Drawn]) -> None:
     for _, component in components(drawn):
         assert np.unique(component.rows).size == component.rows.size
         assert component.rows[0] == component.seeds.row[component.seed]
+
+
+def test_masks_read_the_cells_of_their_own_component_alone(drawn: list[Drawn]) -> None:
+    """Nothing later than the seed time, and nothing that another seed may see: what attention
+    brings to a mask are the cells of the rows of its component, or of its row without edges."""
+    checked = 0
+    for one in drawn:
+        batch = one.batch
+        owner = np.full(batch.row.numel(), -1)
+        for i, component in enumerate(one.components()):
+            assert (batch.component[component.nodes] == i).all()
+            owner[component.nodes] = i
+        assert (owner >= 0).all()
+        nothing_masked = torch.unique(batch.row)  # a cell in every row
+        for view, owns in ((batch, owner), (batch.without_edges(), np.arange(owner.size))):
+            readings = Reading.of(view.component, view.row, nothing_masked, view.mask_node)
+            for masks, nodes in (g for r in readings for g in zip(r.mask, r.node, strict=True)):
+                asked = view.mask_node[masks[masks > 0] - 1]
+                read = nodes[nodes > 0] - 1
+                assert set(owns[read.numpy()]) == set(owns[asked.numpy()])
+                checked += read.numel()
+    assert checked > 5_000
 
 
 def masked_columns(component: Component) -> Ints:

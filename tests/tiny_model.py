@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import BartModel
 
-from rfm.data.batch import Bucket, LinkTargets, PretrainBatch, TextTargets, ValueTargets
+from rfm.data.batch import LinkTargets, PretrainBatch, TextTargets, ValueTargets
 from rfm.data.corpus import Corpus, open_corpus
 from rfm.data.mixture import PretrainBatches
 from rfm.data.times import Split
@@ -80,8 +80,7 @@ def without_links(batch: PretrainBatch) -> PretrainBatch:
 
 def without_values(batch: PretrainBatch) -> PretrainBatch:
     values: ValueTargets = batch.values.map(lambda t: t[:0])
-    buckets: tuple[Bucket, ...] = tuple(replace(b, mask_at=b.mask_at[:0]) for b in batch.buckets)
-    return replace(batch, values=values, buckets=buckets)
+    return replace(batch, values=values)
 
 
 def bart_folder(corpus: Corpus, out: Path, **changes: Any) -> Path:

@@ -16,8 +16,15 @@ from rfm.data.draws import Ints, LinkDraw, MaskedDraw, draw_context_masks
 from rfm.data.graph import STATIC
 from rfm.data.marginals import TokenMarginals
 from rfm.data.sampler import Seeds, Subgraph
-from rfm.data.serialise import TokenIds, TokenRows, serialise
-from rfm.data.targets import Source, TokenBudget, link_targets, text_targets, value_targets
+from rfm.data.serialise import NUM_FEATURES, TokenIds, TokenRows, serialise
+from rfm.data.targets import (
+    Source,
+    TokenBudget,
+    find_masks,
+    link_targets,
+    text_targets,
+    value_targets,
+)
 
 _SECONDS_PER_DAY = 86_400.0
 
@@ -60,6 +67,7 @@ def assemble(
     rng: np.random.Generator,
     shuffle: bool = True,
     context_masking: float = 0.0,
+    context_weight: float = 1.0,
     marginals: TokenMarginals | None = None,
     cache: RowStates | None = None,
 ) -> PretrainBatch:
@@ -70,6 +78,8 @@ def assemble(
         shuffle: shuffle each row's columns.
         context_masking: share of the value cells of all other rows that are masked too: they cost
             nothing more to encode and teach as much.
+        context_weight: what one of these weighs in the loss, beside 1 of a masked row's: which rows
+            are sampled as context is no fair choice of a table's rows.
         marginals: where given, masked texts carry their nats under the column's token marginals.
         cache: where given, unmasked rows come as cached states instead of tokens.
     """
@@ -87,15 +97,17 @@ def assemble(
     buckets, place = make_buckets(tokens, nodes.num_masked, budget.bucket_rows)
     rest = np.arange(encoded.size, nodes.source.size)
     place = np.concatenate([place, rest])
-    base = _graph_part(sources, parts, nodes, place, buckets, _cached(cache, nodes, rest), ids.pad)
     which = (nodes.source, nodes.global_row, nodes.node)
+    masks = find_masks(sources, which, tokens, place)
+    cached = _cached(cache, nodes, rest)
+    base = _graph_part(sources, parts, nodes, place, buckets, masks.node, cached, ids.pad)
     used = sorted({part.source for part in parts})
     offset = _relations(sources, used)[1]
     return PretrainBatch(
         **vars(base),
-        values=value_targets(sources, which, tokens, place),
+        values=value_targets(sources, which, masks, nodes.num_masked, context_weight),
         texts=text_targets(
-            sources, which, tokens, nodes.num_masked, end, ids.pad, budget, rng, marginals
+            sources, which, masks, nodes.num_masked, end, ids.pad, budget, rng, marginals
         ),
         links=link_targets(sources, offset, links, nodes.start[len(masked) :]),
     )
@@ -111,7 +123,8 @@ def context_batch(
     rng = np.random.default_rng(0)  # draws nothing
     tokens = _serialise([source], nodes, every, [], 0.0, ids, budget.max_tokens, 0, rng)
     buckets, place = make_buckets(tokens, 0, budget.bucket_rows)
-    return _graph_part([source], parts, nodes, place, buckets, torch.zeros(0, 1), ids.pad)
+    none = np.zeros(0, dtype=np.int64)
+    return _graph_part([source], parts, nodes, place, buckets, none, torch.zeros(0, 1), ids.pad)
 
 
 def _distinct(parts: Sequence[_Part]) -> _Nodes:
@@ -176,19 +189,16 @@ def _merge(runs: Sequence[tuple[Ints, TokenRows]], total: int, pad: int) -> Toke
     role = np.zeros((total, width), dtype=np.uint8)
     column = np.full((total, width), -1, dtype=np.int16)
     feature = np.full((total, width), -1, dtype=np.int32)
-    masked_value = np.zeros((total, width), dtype=np.bool_)
     length = np.zeros(total, dtype=np.int32)
-    features, count = [np.zeros((0, 1), dtype=np.float32)], 0
+    features, count = [np.zeros((0, NUM_FEATURES), dtype=np.float32)], 0
     for at, rows in runs:
         span = slice(0, rows.token.shape[1])
         token[at, span], role[at, span], column[at, span] = rows.token, rows.role, rows.column
         feature[at, span] = np.where(rows.feature >= 0, rows.feature + count, -1)
-        masked_value[at, span] = rows.masked_value
         length[at] = rows.length
         features.append(rows.features)
         count += rows.features.shape[0]
-    stacked = np.concatenate(features[1:] or features)
-    return TokenRows(token, role, column, feature, stacked, masked_value, length)
+    return TokenRows(token, role, column, feature, np.concatenate(features), length)
 
 
 def _cached(cache: RowStates | None, nodes: _Nodes, rest: Ints) -> torch.Tensor:
@@ -207,11 +217,13 @@ def _graph_part(
     nodes: _Nodes,
     place: Ints,
     buckets: tuple[Bucket, ...],
+    mask_node: Ints,
     cached: torch.Tensor,
     pad: int,
 ) -> Batch:
     relations, offset = _relations(sources, sorted({part.source for part in parts}))
-    age, static, edges, types, counts = [], [], [], [], []
+    age, static, edges, types, counts, component = [], [], [], [], [], []
+    num_seeds = 0
     for part, first in zip(parts, nodes.start, strict=False):
         graph, sub = sources[part.source].store.graph, part.subgraph
         time = np.asarray(graph.row_time[sub.row])
@@ -223,6 +235,8 @@ def _graph_part(
         edges.append(sub.edge_index + first)
         types.append(sub.edge_type.astype(np.int64) + 2 * offset[part.source])
         counts.append(edge_counts(graph, part.seeds, sub))
+        component.append(num_seeds + sub.seed)
+        num_seeds += part.seeds.row.size
     return Batch(
         buckets=buckets,
         cached=cached,
@@ -230,11 +244,13 @@ def _graph_part(
         age=cat(age, np.float32),
         static=cat(static, np.bool_),
         hop=cat([part.subgraph.hop for part in parts], np.int64),
+        component=cat(component, np.int64),
+        mask_node=torch.from_numpy(mask_node),
         edge_index=torch.from_numpy(np.concatenate([np.zeros((2, 0), np.int64), *edges], axis=1)),
         edge_type=cat(types, np.int64),
         edge_count=cat(counts, np.float32),
         relation=pad_tokens(relations, pad),
-        num_seeds=sum(part.seeds.row.size for part in parts),
+        num_seeds=num_seeds,
     )
 
 

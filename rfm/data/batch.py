@@ -19,10 +19,13 @@ from typing_extensions import Self
 from rfm.data.column_stats import LEVELS as LEVELS
 from rfm.data.serialise import NUM_FEATURES as NUM_FEATURES
 from rfm.data.serialise import NUM_ROLES as NUM_ROLES
+from rfm.data.serialise import ROLE_MASK as ROLE_MASK
 from rfm.data.serialise import ROLE_NAME as ROLE_NAME
+from rfm.data.serialise import ROLE_TEXT as ROLE_TEXT
+from rfm.data.serialise import ROLE_VALUE as ROLE_VALUE
 from rfm.data.serialise import TokenRows
 
-_PAD_TO = 8
+_PAD_TO = 2
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Bucket(TensorRecord):
     """Rows of similar length. token, role [B, L] int64; value [V, NUM_FEATURES] float32 at the
     flat positions value_at [V] of [B, L]; real [B, L] bool where a token is; cell [B, L] int64 flat
     position of the first token of the cell that a token belongs to (its own where it is no cell's);
-    mask_at [M]: flat positions of the masked values."""
+    mask_at [M]: flat positions of the masks."""
 
     token: Tensor
     role: Tensor
@@ -73,10 +76,12 @@ class Batch(TensorRecord):
     cached: [C, D] states of rows that a frozen row encoder encoded before; they follow the
     buckets' rows in the numbering of ``row``.
     row [R] int64: each node's distinct row. age [R] float32: days from the row to the seed time
-    (0 for static rows). static [R] bool. hop [R] int64. edge_index [2, E] int64: from neighbour to
-    the node that asked. edge_type [E] int64: 2 * relation + (0 f2p | 1 p2f). edge_count [E]
-    float32: how many such neighbours the node has at the seed time, sampled or not. relation
-    [F, W] int64: token ids of the foreign keys' names, padded. num_seeds: int.
+    (0 for static rows). static [R] bool. hop [R] int64. component [R] int64: its seed's number.
+    mask_node [M] int64: a node that shows each mask, in the order of the buckets' ``mask_at``.
+    edge_index [2, E] int64: from neighbour to the node that asked. edge_type [E] int64:
+    2 * relation + (0 f2p | 1 p2f). edge_count [E] float32: how many such neighbours the node has at
+    the seed time, sampled or not. relation [F, W] int64: token ids of the foreign keys' names,
+    padded. num_seeds: int.
     """
 
     buckets: tuple[Bucket, ...]
@@ -85,16 +90,23 @@ class Batch(TensorRecord):
     age: Tensor
     static: Tensor
     hop: Tensor
+    component: Tensor
+    mask_node: Tensor
     edge_index: Tensor
     edge_type: Tensor
     edge_count: Tensor
     relation: Tensor
     num_seeds: int
 
+    def alone(self) -> Tensor:
+        """Components [R] in which every node is by itself."""
+        return torch.arange(self.row.shape[0], device=self.row.device)
+
     def without_edges(self) -> Self:
         """The same batch with no relational context."""
         return replace(
             self,
+            component=self.alone(),
             edge_index=self.edge_index[:, :0],
             edge_type=self.edge_type[:0],
             edge_count=self.edge_count[:0],
@@ -103,23 +115,27 @@ class Batch(TensorRecord):
 
 @dataclass(frozen=True)
 class ValueTargets(TensorRecord):
-    """Masked values, in the order of the buckets' ``mask_at``. node [M]: one that shows the row;
-    rank [M] float32 the target u; marginal [M, levels] the training quantiles; column [M] id
-    within the mixture."""
+    """Masked values. mask [V]: which of the batch's masks; node [V]: one that shows the row; rank
+    [V] float32 the target u; weight [V] float32: of the loss; marginal [V, levels] the training
+    quantiles; column [V] id within the mixture."""
 
+    mask: Tensor
     node: Tensor
     rank: Tensor
+    weight: Tensor
     marginal: Tensor
     column: Tensor
 
 
 @dataclass(frozen=True)
 class TextTargets(TensorRecord):
-    """Masked texts. row [X]: where in the first bucket; node [X]; given [X, L] int64: decoder
+    """Masked texts. mask [X]: which of the batch's masks; row [X]: where in the first bucket; node
+    [X]: one that shows the row; given [X, L] int64: decoder
     input (end of sequence, the column's name, the text); label [X, L] int64: the text and its end,
     -100 elsewhere; marginal [X] float32: nats of the labels under the column's token marginals
     (NaN in training, where nobody asks); column [X] id within the mixture."""
 
+    mask: Tensor
     row: Tensor
     node: Tensor
     given: Tensor
@@ -164,7 +180,7 @@ def make_buckets(
     """Buckets of serialised rows, and each row's place in their numbering.
 
     The first ``num_masked`` rows make the first bucket, in order; the others are bucketed by
-    length rounded up to a multiple of 8, a bucket of fewer than ``min_rows`` joining the next
+    length rounded up to an even number, a bucket of fewer than ``min_rows`` joining the next
     longer one.
     """
     rest = np.arange(num_masked, rows.length.size)
@@ -203,7 +219,7 @@ def _bucket(rows: TokenRows, group: npt.NDArray[np.int64]) -> Bucket:
         value=torch.from_numpy(rows.features[feature[at]]),
         value_at=torch.from_numpy(at),
         cell=torch.from_numpy(_first_of_cell(rows.column[group, :width])),
-        mask_at=torch.from_numpy(np.flatnonzero(rows.masked_value[group, :width])),
+        mask_at=torch.from_numpy(np.flatnonzero(rows.role[group, :width] == ROLE_MASK)),
     )
 
 

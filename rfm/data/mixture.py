@@ -38,6 +38,9 @@ class BatchConfig:
     context_masking: float = setting(
         0.15, ge=0, lt=1, help="share of the value cells of all other rows that are masked too"
     )
+    context_weight: float = setting(
+        0.25, ge=0, help="weight of such a cell in the loss, beside 1 of a masked row's"
+    )
     link_groups: int = setting(1, ge=0, help="foreign keys that are cut, per batch")
     link_queries: int = setting(12, ge=1, help="child rows asked for their parent, per group")
     negatives: int = setting(24, ge=1, help="rows drawn from the parent table, per group")
@@ -53,7 +56,7 @@ class BatchConfig:
     max_tokens: int = setting(40, ge=8, help="tokens per row")
     max_texts: int = setting(64, ge=1, help="masked texts decoded per batch")
     max_text_tokens: int = setting(16, ge=1, help="of a masked text, its end included")
-    bucket_rows: int = setting(64, ge=1, help="smallest length bucket")
+    bucket_rows: int = setting(160, ge=1, help="smallest length bucket")
 
     def __post_init__(self) -> None:
         if len(self.fan_out) != len(self.link_fan_out):
@@ -127,7 +130,7 @@ class Mixture:
         """[T] probability of each table to give a masked row; all 0 if none can."""
         index = self.indexes[s]
         sizes = [
-            len(index.split(t, split)) if not table.is_time.all() else 0
+            len(index.split(t, split)) if table.can_be_masked.any() else 0
             for t, table in enumerate(index.store.tables)
         ]
         return softened(sizes, self.temperature)
@@ -159,7 +162,7 @@ class PretrainBatches(Dataset[PretrainBatch]):
 
     Training batch ``i`` mixes groups from several databases; validation batch ``i`` asks database
     ``i // per_database`` alone, with no shuffling of columns, on rows between the validation and
-    the test timestamp.
+    the test timestamp; beyond the last database it asks nothing.
     """
 
     def __init__(
@@ -183,6 +186,23 @@ class PretrainBatches(Dataset[PretrainBatch]):
         self._masked = [mixture.masked_tables(s, split) for s in sources]
         self._links = [mixture.link_keys(s, split) for s in sources]
         self._sampling = [self._samplings(s) for s in sources]
+        self._check()
+
+    def _check(self) -> None:
+        c, names = self.config, [store.name for store in self.mixture.stores]
+        unknown = sorted(key for key in c.fan_out_of if key.split("/")[0] not in names)
+        if unknown:
+            raise ValueError(
+                f"batch.fan_out_of has {unknown}: wanted database/table.column with a database of "
+                f"the mixture, which has {names}"
+            )
+        masks = c.masked_groups and any(p.sum() for p in self._masked)
+        links = c.link_groups and any(p.sum() for p in self._links)
+        if self.split == "train" and not (masks or links):
+            raise ValueError(
+                f"{names} hold nothing to ask about: wanted a column besides keys and the time "
+                "column, or a foreign key to a table of two rows or more, in the training period"
+            )
 
     def _samplings(self, s: int) -> tuple[Sampling, Sampling]:
         c, store = self.config, self.mixture.stores[s]
@@ -205,7 +225,8 @@ class PretrainBatches(Dataset[PretrainBatch]):
                 len(mixture.weights), c.masked_groups + c.link_groups, p=mixture.weights
             )
         else:
-            chosen = np.repeat(index // self.per_database, c.masked_groups + c.link_groups)
+            groups = c.masked_groups + c.link_groups if index < len(self) else 0
+            chosen = np.repeat(index // self.per_database, groups)
         masked = [(int(s), self._draw_masked(int(s), rng)) for s in chosen[: c.masked_groups]]
         links = [(int(s), self._draw_link(int(s), rng)) for s in chosen[c.masked_groups :]]
         return assemble(
@@ -218,6 +239,7 @@ class PretrainBatches(Dataset[PretrainBatch]):
             rng,
             shuffle=self.split == "train",
             context_masking=c.context_masking if self.split == "train" else 0.0,
+            context_weight=c.context_weight,
             marginals=self.marginals,
             cache=self.cache,
         )

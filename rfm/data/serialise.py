@@ -49,7 +49,7 @@ class TokenRows:
 
     token [n, L] int32; role [n, L] uint8; column [n, L] int16 (of the cell, -1 elsewhere); feature
     [n, L] int32 (row of ``features``, -1 where there is no value); features [V, NUM_FEATURES]
-    float32; masked_value [n, L] bool: the masks of value cells; length [n] int32.
+    float32; length [n] int32.
     """
 
     token: npt.NDArray[np.int32]
@@ -57,7 +57,6 @@ class TokenRows:
     column: npt.NDArray[np.int16]
     feature: npt.NDArray[np.int32]
     features: npt.NDArray[np.float32]
-    masked_value: npt.NDArray[np.bool_]
     length: npt.NDArray[np.int32]
 
 
@@ -81,7 +80,6 @@ def serialise(
     role = np.zeros((rows.size, max_tokens), dtype=np.uint8)
     column = np.full((rows.size, max_tokens), -1, dtype=np.int16)
     feature = np.full((rows.size, max_tokens), -1, dtype=np.int32)
-    masked_value = np.zeros((rows.size, max_tokens), dtype=np.bool_)
     length = np.zeros(rows.size, dtype=np.int32)
     features = [np.zeros((0, NUM_FEATURES), dtype=np.float32)]
     count = 0
@@ -100,9 +98,6 @@ def serialise(
         where = column[row, position].astype(np.int64)
         z = np.ascontiguousarray(table.cells[rows[row] - store.graph.table_start[t], where])
         features.append(value_features(table, z.view(np.float32), where))
-        row, position = np.nonzero(role[at] == ROLE_MASK)
-        row = at[row]
-        masked_value[row, position] = table.is_value[column[row, position]]
     width = int(length.max(initial=1))
     return TokenRows(
         token[:, :width],
@@ -110,7 +105,6 @@ def serialise(
         column[:, :width],
         feature[:, :width],
         np.concatenate(features),
-        masked_value[:, :width],
         length,
     )
 

@@ -29,6 +29,7 @@ from rfm.data.synthetic_plan import Plan
 from rfm.data.synthetic_rows import Population, make_items, make_rows
 from rfm.data.synthetic_schema import plan_database
 from rfm.data.synthetic_tasks import Calendar, day_text, make_calendar, write_task
+from rfm.files import full_disk_said
 
 SignalChoice = Literal["mixed", "own_columns", "one_hop", "two_hop", "recency", "own_past_labels"]
 VERSION = 1
@@ -98,10 +99,11 @@ def generate_database(out: Path, index: int, config: SyntheticConfig) -> Path:
     shutil.rmtree(unfinished, ignore_errors=True)
     (unfinished / "db").mkdir(parents=True)
     try:
-        facts = _write_database(unfinished, folder.name, index, config)
-        text = json.dumps({"settings": settings, **facts}, indent=2)
-        (unfinished / RECORD).write_text(text + "\n", encoding="utf-8")
-        _move(unfinished, folder, wanted)
+        with full_disk_said(folder):
+            facts = _write_database(unfinished, folder.name, index, config)
+            text = json.dumps({"settings": settings, **facts}, indent=2)
+            (unfinished / RECORD).write_text(text + "\n", encoding="utf-8")
+            _move(unfinished, folder, wanted)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder

@@ -17,6 +17,7 @@ from rfm.data.marginals import TokenMarginals
 from rfm.data.serialise import ROLE_MASK, TokenRows, value_ranks
 from rfm.data.store import RowStore
 
+MAX_NAME_TOKENS = 16  # of the column's name that the decoder starts from
 Which: TypeAlias = tuple[Ints, Ints, Ints]
 """Of each distinct row [U]: its database, its global row, a node that shows it."""
 
@@ -41,18 +42,43 @@ class TokenBudget:
     bucket_rows: int
 
 
-def value_targets(
-    sources: Sequence[Source], which: Which, tokens: TokenRows, place: Ints
-) -> ValueTargets:
-    """Ranks of the masked value cells, in the order in which the buckets list their masks.
+@dataclass(frozen=True)
+class Masks:
+    """Masked cells of the distinct rows, in the order in which the buckets list their masks.
+
+    row [M]: distinct row; column [M] within its table; node [M]: one that shows the row; is_value
+    [M]: whether the column's cells are values.
+    """
+
+    row: Ints
+    column: Ints
+    node: Ints
+    is_value: npt.NDArray[np.bool_]
+
+
+def find_masks(sources: Sequence[Source], which: Which, tokens: TokenRows, place: Ints) -> Masks:
+    """The masks among the tokens of the first distinct rows.
 
     Args:
         place: [U] each distinct row's place in the numbering of the buckets' rows.
     """
-    row, position = masked_cells(sources, which, tokens, values=True)
+    row, position = np.nonzero(tokens.role == ROLE_MASK)
     order = np.lexsort((position, place[row]))
     row, position = row[order], position[order]
     column = tokens.column[row, position].astype(np.int64)
+    is_value = np.zeros(row.size, dtype=np.bool_)
+    for s, t, at in _by_table(sources, which, row):
+        is_value[at] = sources[s].store.tables[t].is_value[column[at]]
+    return Masks(row, column, which[2][row], is_value)
+
+
+def value_targets(
+    sources: Sequence[Source], which: Which, masks: Masks, num_masked: int, context_weight: float
+) -> ValueTargets:
+    """Ranks of the masked value cells: of the first ``num_masked`` distinct rows, which weigh 1,
+    and of context rows."""
+    mask = np.flatnonzero(masks.is_value)
+    row, column = masks.row[mask], masks.column[mask]
     rank = np.zeros(row.size, dtype=np.float32)
     marginal = np.zeros((row.size, NUM_LEVELS), dtype=np.float32)
     mixture_column = np.zeros(row.size, dtype=np.int64)
@@ -65,23 +91,13 @@ def value_targets(
         marginal[at] = table.marginals[c]
         mixture_column[at] = sources[s].column_start[t] + c
     return ValueTargets(
-        node=torch.from_numpy(which[2][row]),
+        mask=torch.from_numpy(mask),
+        node=torch.from_numpy(masks.node[mask]),
         rank=torch.from_numpy(rank),
+        weight=torch.from_numpy(np.where(row < num_masked, 1, context_weight).astype(np.float32)),
         marginal=torch.from_numpy(marginal),
         column=torch.from_numpy(mixture_column),
     )
-
-
-def masked_cells(
-    sources: Sequence[Source], which: Which, tokens: TokenRows, values: bool
-) -> tuple[Ints, Ints]:
-    """Distinct row and position of the masked cells: of value columns, or of text columns."""
-    row, position = np.nonzero(tokens.role == ROLE_MASK)
-    column = tokens.column[row, position]
-    chosen = np.zeros(row.size, dtype=np.bool_)
-    for s, t, at in _by_table(sources, which, row):
-        chosen[at] = sources[s].store.tables[t].is_value[column[at]] == values
-    return row[chosen], position[chosen]
 
 
 def _by_table(
@@ -99,7 +115,7 @@ def _by_table(
 def text_targets(
     sources: Sequence[Source],
     which: Which,
-    tokens: TokenRows,
+    masks: Masks,
     num_masked: int,
     end: int,
     pad: int,
@@ -111,19 +127,19 @@ def text_targets(
 
     All stand in the first ``num_masked`` rows, which make the first bucket in this order.
     """
-    row, position = masked_cells(sources, which, tokens, values=False)
-    assert (row < num_masked).all()
-    if row.size > budget.max_texts:
-        keep = np.sort(rng.choice(row.size, budget.max_texts, replace=False))
-        row, position = row[keep], position[keep]
+    mask = np.flatnonzero(~masks.is_value)
+    assert (masks.row[mask] < num_masked).all()
+    if mask.size > budget.max_texts:
+        mask = np.sort(rng.choice(mask, budget.max_texts, replace=False))
+    row = masks.row[mask]
     given, label, nats, mixture_column = [], [], [], []
-    for r, c in zip(row, tokens.column[row, position].astype(np.int64), strict=True):
+    for r, c in zip(row, masks.column[mask], strict=True):
         source = sources[which[0][r]]
         graph = source.store.graph
         t = int(graph.table_of(which[1][r]))
         table = source.store.tables[t]
         text = table.text(int(which[1][r] - graph.table_start[t]), int(c)).tolist()
-        name = list(table.columns[c].name_tokens)
+        name = list(table.columns[c].name_tokens[:MAX_NAME_TOKENS])
         target = [*text, end][: budget.max_text_tokens]
         given.append([end, *name, *target[:-1]])
         label.append([-100] * len(name) + target)
@@ -132,8 +148,9 @@ def text_targets(
         )
         mixture_column.append(source.column_start[t] + int(c))
     return TextTargets(
+        mask=torch.from_numpy(mask),
         row=torch.from_numpy(row),
-        node=torch.from_numpy(which[2][row]),
+        node=torch.from_numpy(masks.node[mask]),
         given=pad_tokens(given, pad),
         label=pad_tokens(label, -100),
         marginal=torch.tensor(nats, dtype=torch.float32),

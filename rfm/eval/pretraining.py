@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rfm.data.batch import PretrainBatch
 from rfm.nn.model import PretrainOutput, RelationalModel
-from rfm.nn.objectives import pinball, reciprocal_rank
+from rfm.nn.objectives import quantile_loss, reciprocal_rank
 
 OBJECTIVES = ("value", "text", "link")
 METRICS = {"value": "quantile loss", "text": "nats per token", "link": "MRR of 64"}
@@ -55,8 +55,9 @@ def tally(model: RelationalModel, batch: PretrainBatch, owners: ColumnOwners) ->
     related, unrelated = model.compare(batch)
     values, texts, links = batch.values, batch.texts, batch.links
     popularity = links.popularity.expand_as(links.allowed).masked_fill(~links.allowed, -torch.inf)
+    equal = torch.full_like(values.marginal, 1 / values.marginal.shape[1])
     marginals = (
-        pinball(values.marginal, values.rank, model.masked_row.level),
+        quantile_loss(values.marginal, equal, values.rank),
         texts.marginal,
         reciprocal_rank(popularity, links.positive),
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rfm.config import setting
 from rfm.data.batch import Batch
+from rfm.nn.cell_attention import CellAttention, Cells, Reading
 from rfm.nn.gather import take
 from rfm.nn.graph_sage import GraphSAGE, GraphSAGEConfig, Neighbourhood
 from rfm.nn.row_encoder import RowEncoder, RowEncoderConfig
@@ -32,21 +33,27 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class Rows:
-    """Before the graph. row [U, D]; mask, token and real as in ``States``."""
+    """Before the graph. row [U, D]; the visible cells; mask_name [M, D]: the names of the masked
+    cells' columns; mask, token and real as in ``States``."""
 
     row: Tensor
+    cells: Cells
     mask: Tensor
+    mask_name: Tensor
     token: Tensor
     real: Tensor
 
 
 @dataclass(frozen=True)
 class States:
-    """node [R, D] after GraphSAGE. Before it: mask [M, D], the tokens of the masked values; token
-    [B, L, D] and real [B, L] of the first bucket, the rows whose texts are masked. relation [F, D]:
-    the foreign keys' names, as embedded."""
+    """node [R, D] after GraphSAGE. read [M, D]: what the masks have read in their components.
+    Before the graph: mask [M, D], the tokens of the masks, told their hop; token [B, L, D] and real
+    [B, L] of the first bucket, the rows whose texts are masked. relation [F, D]: the foreign keys'
+    names, as embedded.
+    """
 
     node: Tensor
+    read: Tensor
     mask: Tensor
     token: Tensor
     real: Tensor
@@ -84,22 +91,30 @@ class Backbone(nn.Module):
         nn.init.normal_(self.hop.weight, std=0.02)
         self.enter = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
         self.sage = GraphSAGE(width, config.hops, config.graph_sage)
+        self.cell_attention = CellAttention(width)
+        # a frozen row encoder's rows come from a cache, which has no cells to read
+        self.reads_context = not config.row_encoder.frozen
 
     def forward(self, batch: Batch) -> States:
         return self.relate(batch, self.encode(batch))
 
     def encode(self, batch: Batch) -> Rows:
         """Each distinct row once, by BART."""
-        rows, masks, first = [], [], batch.buckets[0]
+        rows, cells, masks, names, first, start = [], [], [], [], batch.buckets[0], 0
         for bucket in batch.buckets:
-            token_BLD, row_BD = self.row_encoder(bucket)
+            token_BLD, row_BD, name_ND = self.row_encoder(bucket)
             rows.append(row_BD)
-            masks.append(token_BLD.flatten(0, 1)[bucket.mask_at])
+            cells.append(Cells.of(bucket, token_BLD, name_ND, start))
+            start += row_BD.shape[0]
+            masks.append(take(token_BLD.flatten(0, 1), bucket.mask_at))
+            names.append(take(name_ND, bucket.cell.flatten()[bucket.mask_at]))
             if bucket is first:
                 token = token_BLD
         if batch.cached.shape[0]:
             rows.append(batch.cached.to(rows[0].dtype))
-        return Rows(torch.cat(rows), torch.cat(masks), token, first.real)
+        return Rows(
+            torch.cat(rows), Cells.cat(cells), torch.cat(masks), torch.cat(names), token, first.real
+        )
 
     def relate(self, batch: Batch, rows: Rows) -> States:
         """The rows of the components, in their relational context, by GraphSAGE."""
@@ -110,5 +125,9 @@ class Backbone(nn.Module):
         near = Neighbourhood.of(
             batch.edge_index, batch.edge_type, batch.edge_count, edge_type_TD.shape[0]
         )
+        component = batch.component if self.reads_context else batch.alone()
+        readings = Reading.of(component, batch.row, rows.cells.row, batch.mask_node)
+        mask_MD = rows.mask + self.hop(batch.hop[batch.mask_node])
+        read_MD = self.cell_attention(mask_MD, rows.mask_name, rows.cells, node_RD, readings)
         node_RD = self.sage(node_RD, near, edge_type_TD)
-        return States(node_RD, rows.mask, rows.token, rows.real, relation_FD)
+        return States(node_RD, read_MD, mask_MD, rows.token, rows.real, relation_FD)

@@ -34,10 +34,12 @@ WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenize
 class PretrainOutput:
     """What both objectives make of a batch, item by item.
 
-    value_loss [M]: quantile loss. text_nats, text_tokens [X]. link_scores [Q, P], link_loss [Q].
+    value_loss [V]: quantile loss, of which each weighs value_weight [V]. text_nats, text_tokens
+    [X]. link_scores [Q, P], link_loss [Q].
     """
 
     value_loss: Tensor
+    value_weight: Tensor
     text_nats: Tensor
     text_tokens: Tensor
     link_scores: Tensor
@@ -46,7 +48,7 @@ class PretrainOutput:
     def losses(self) -> dict[str, Loss]:
         """By objective, summed over the batch."""
         return {
-            "value": Loss.over(self.value_loss, torch.ones_like(self.value_loss)),
+            "value": Loss.over(self.value_loss * self.value_weight, self.value_weight),
             "text": Loss.over(self.text_nats, self.text_tokens),
             "link": Loss.over(self.link_loss, torch.ones_like(self.link_loss)),
         }
@@ -91,6 +93,7 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         scores_QP = self.link.scores(states, batch.links)
         return PretrainOutput(
             value_loss=self.masked_row.value_losses(states, batch.values),
+            value_weight=batch.values.weight,
             text_nats=nats_X,
             text_tokens=tokens_X,
             link_scores=scores_QP,
@@ -118,7 +121,8 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> RelationalModel:
-        """A saved model, in evaluation mode; a Hub id is looked up in the local cache first.
+        """A saved model, in evaluation mode; a Hub id is looked up on the Hub, or in its local
+        cache with ``local_files_only`` or HF_HUB_OFFLINE=1.
 
         Raises:
             ValueError: if there is none, or a file of it is missing or truncated.

@@ -1,6 +1,6 @@
 """Pretraining objectives: reconstruct masked cells, tell the true parent from others.
 
-Legend: M masked values, X masked texts, Q queries, P candidates, T quantile levels, D width.
+Legend: X masked texts, V masked values, Q queries, P candidates, T quantile levels, D width.
 """
 
 from __future__ import annotations
@@ -57,41 +57,46 @@ def weigh(
     return torch.stack(terms).sum(), dict(zip(losses, totals / counts, strict=True))
 
 
-def pinball(predicted_MT: Tensor, target_M: Tensor, level_T: Tensor) -> Tensor:
-    """Mean quantile loss [M] over the levels (half the CRPS in the limit of many levels)."""
-    error_MT = target_M[:, None] - predicted_MT
-    return torch.maximum(level_T * error_MT, (level_T - 1) * error_MT).mean(1)
+def quantile_loss(atom_VT: Tensor, weight_VT: Tensor, target_V: Tensor) -> Tensor:
+    """Mean pinball loss [V] over all levels of the quantiles of weighted atoms: half their CRPS
+    (Gneiting and Raftery 2007, eq. 21). With T equal weights, this is the mean over the T levels
+    (t + 1/2) / T of the pinball loss of the sorted atoms."""
+    error_V = (weight_VT * (atom_VT - target_V[:, None]).abs()).sum(1)
+    apart_VTT = (atom_VT[:, :, None] - atom_VT[:, None, :]).abs()
+    spread_V = (weight_VT[:, :, None] * weight_VT[:, None, :] * apart_VTT).sum((1, 2))
+    return (error_V - spread_V / 2) / 2
 
 
 class MaskedRow(nn.Module):
     """Masked cells of a row from its other cells and its relational context.
 
-    Values: quantiles of their rank, as corrections to the column's training quantiles, from the
-    mask's token state and the row's state after GraphSAGE. Texts: the BART decoder, attending to
-    the row's tokens and to that state.
+    Values: quantiles of their rank, from the mask's token state, what the mask has read in its
+    component, and the row's state after GraphSAGE. They start as the column's training quantiles,
+    which are then moved, for what is measured, and weighed, for what is yes or no. Texts: the BART
+    decoder, attending to the row's tokens, to what was read and to the row's state.
     """
-
-    level: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("level", torch.from_numpy(LEVELS), persistent=False)
-        shifts = nn.Linear(2 * width, len(LEVELS))
-        self.quantiles = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), shifts)
+        changes = nn.Linear(2 * width, 2 * len(LEVELS))
+        self.quantiles = nn.Sequential(nn.Linear(3 * width, 2 * width), nn.GELU(), changes)
         self.context = nn.Linear(width, width)
-        nn.init.zeros_(shifts.weight)
-        nn.init.zeros_(shifts.bias)
+        self.read = nn.Linear(width, width)
+        nn.init.zeros_(changes.weight)
+        nn.init.zeros_(changes.bias)
 
-    def value_quantiles(self, states: States, targets: ValueTargets) -> Tensor:
-        """Predicted quantiles [M, T] of the ranks."""
-        mask_MD = states.mask
-        node_MD = take(states.node, targets.node).to(mask_MD.dtype)
-        shift_MT: Tensor = self.quantiles(torch.cat([mask_MD, node_MD], dim=1)).float()
-        return targets.marginal + shift_MT
+    def value_quantiles(self, states: States, targets: ValueTargets) -> tuple[Tensor, Tensor]:
+        """Atoms [V, T] of the predicted distributions of the ranks, and their weights [V, T]."""
+        mask_VD, read_VD = take(states.mask, targets.mask), take(states.read, targets.mask)
+        node_VD = take(states.node, targets.node).to(mask_VD.dtype)
+        told_V = torch.cat([mask_VD, node_VD, read_VD.to(mask_VD.dtype)], dim=1)
+        shift_VT, logit_VT = self.quantiles(told_V).float().chunk(2, dim=1)
+        return targets.marginal + shift_VT, logit_VT.softmax(1)
 
     def value_losses(self, states: States, targets: ValueTargets) -> Tensor:
-        """Quantile loss [M]."""
-        return pinball(self.value_quantiles(states, targets), targets.rank, self.level)
+        """Quantile loss [V]."""
+        atom_VT, weight_VT = self.value_quantiles(states, targets)
+        return quantile_loss(atom_VT, weight_VT, targets.rank)
 
     def text_nats(
         self, row_encoder: RowEncoder, states: States, targets: TextTargets
@@ -102,8 +107,9 @@ class MaskedRow(nn.Module):
         token_XLD = token_XLD.view(targets.row.shape[0], *states.token.shape[1:]).to(
             context_XD.dtype
         )
-        memory_XSD = torch.cat([context_XD[:, None], token_XLD], dim=1)
-        real_XS = F.pad(states.real[targets.row], (1, 0), value=True)
+        read_XD = self.read(take(states.read, targets.mask)).to(context_XD.dtype)
+        memory_XSD = torch.cat([context_XD[:, None], read_XD[:, None], token_XLD], dim=1)
+        real_XS = F.pad(states.real[targets.row], (2, 0), value=True)
         nats_X = row_encoder.text_nats(targets.given, targets.label, (memory_XSD, real_XS))
         return nats_X, (targets.label >= 0).sum(1)
 

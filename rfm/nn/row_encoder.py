@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,7 @@ def bart_config(config: RowEncoderConfig, vocab_size: int, pad: int, end: int) -
         bos_token_id=0,
         eos_token_id=end,
         decoder_start_token_id=end,
+        init_std=0.7 / width**0.5,  # 0.02 as of BART would leave narrow layers idle for long
         forced_eos_token_id=None,
     )
 
@@ -81,13 +82,13 @@ def load_bart(folder: Path, vocab_size: int, dropout: float) -> BartModel:
 class ValueEmbedding(nn.Module):
     """A value's features [V, NUM_FEATURES] -> [V, D]: its rank in a few waves, then two layers."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, init_std: float) -> None:
         super().__init__()
         out = nn.Linear(width, width)
         self.layers = nn.Sequential(nn.Linear(NUM_FEATURES + 2 * _FOURIER, width), nn.GELU(), out)
-        # as large as BART's embeddings: louder, it would drown out the token's position, by which
-        # its column's name is found
-        nn.init.normal_(out.weight, std=0.01)
+        # about as large as BART's embeddings: louder, it would drown out the token's position, by
+        # which its column's name is found
+        nn.init.normal_(out.weight, std=init_std / 2)
         nn.init.zeros_(out.bias)
 
     def forward(self, value_VF: Tensor) -> Tensor:
@@ -99,6 +100,15 @@ class ValueEmbedding(nn.Module):
         return value_VD
 
 
+class Encoded(NamedTuple):
+    """Of a bucket: token [B, L, D] states; row [B, D] states; name [N, D]: at the first token of a
+    cell, the mean embedding of its column's name."""
+
+    token: Tensor
+    row: Tensor
+    name: Tensor
+
+
 class RowEncoder(nn.Module):
     """Tokens and values of rows -> token states and one state per row."""
 
@@ -107,38 +117,34 @@ class RowEncoder(nn.Module):
         self.bart = bart
         self.width: int = bart.config.d_model
         self.role = nn.Embedding(NUM_ROLES, self.width)
-        self.value = ValueEmbedding(self.width)
-        nn.init.normal_(self.role.weight, std=0.02)
+        self.value = ValueEmbedding(self.width, bart.config.init_std)
+        nn.init.normal_(self.role.weight, std=bart.config.init_std)
         if gradient_checkpointing:
             bart.gradient_checkpointing_enable({"use_reentrant": False})
 
-    def forward(self, bucket: Bucket) -> tuple[Tensor, Tensor]:
-        """Token states [B, L, D] and row states [B, D] (their mean) of one bucket."""
+    def forward(self, bucket: Bucket) -> Encoded:
+        """Token states of one bucket, and row states (their mean).
+
+        Each token of a cell's content is told its column's name, too: attention would find it
+        beside the content by itself, but only after thousands of steps.
+        """
         token_ND = self.bart.shared(bucket.token).flatten(0, 1)
         embedded_ND = token_ND + self.role(bucket.role).flatten(0, 1)
-        embedded_ND = embedded_ND + self._names(token_ND, bucket)
+        name_ND, is_name_N1 = _names(token_ND, bucket)
+        told_ND = take(name_ND, bucket.cell.flatten()) * (1 - is_name_N1)
+        embedded_ND = embedded_ND + told_ND
         value_VD = self.value(bucket.value).to(embedded_ND.dtype)
         embedded_ND = embedded_ND.index_add(0, bucket.value_at, value_VD)
         embedded_BLD = embedded_ND.view(*bucket.token.shape, self.width)
         if bucket.token.shape[0] == 0:
-            return embedded_BLD, embedded_BLD.sum(1)
+            embedded_BLD = embedded_BLD + _idle(self.bart.encoder)
+            return Encoded(embedded_BLD, embedded_BLD.sum(1), name_ND)
         token_BLD = self.bart.encoder(
             inputs_embeds=embedded_BLD, attention_mask=bucket.real.to(embedded_BLD.dtype)
         ).last_hidden_state
         real_BL1 = bucket.real.unsqueeze(-1).to(token_BLD.dtype)
-        return token_BLD, (token_BLD * real_BL1).sum(1) / real_BL1.sum(1)
-
-    def _names(self, token_ND: Tensor, bucket: Bucket) -> Tensor:
-        """[B * L, D]: for each token of a cell's content, the mean embedding of its column's name.
-
-        Attention would find the name beside the content by itself, but only after thousands of
-        steps; told, it learns what columns have to do with one another from the start.
-        """
-        is_name_N1 = (bucket.role == ROLE_NAME).flatten()[:, None].to(token_ND.dtype)
-        cell_N = bucket.cell.flatten()
-        sum_ND = torch.zeros_like(token_ND).index_add(0, cell_N, token_ND * is_name_N1)
-        count_N1 = torch.zeros_like(is_name_N1).index_add(0, cell_N, is_name_N1)
-        return take(sum_ND / count_N1.clamp(min=1), cell_N) * (1 - is_name_N1)
+        row_BD = (token_BLD * real_BL1).sum(1) / real_BL1.sum(1)
+        return Encoded(token_BLD, row_BD, name_ND)
 
     def freeze(self) -> None:
         """Keep everything that row states depend on fixed; the decoder goes on learning."""
@@ -162,8 +168,7 @@ class RowEncoder(nn.Module):
         """
         memory_XSD, real_XS = memory
         if given_XL.shape[0] == 0:
-            idle = [p.sum() for p in self.bart.decoder.parameters() if p.requires_grad]
-            return memory_XSD.sum((1, 2)).float() + 0.0 * torch.stack(idle).sum()
+            return memory_XSD.sum((1, 2)).float() + _idle(self.bart.decoder)
         pad = self.bart.config.pad_token_id
         state_XLD = self.bart.decoder(
             inputs_embeds=self.bart.shared(given_XL),
@@ -177,3 +182,19 @@ class RowEncoder(nn.Module):
         nats = F.cross_entropy(logits, label_XL[asked], reduction="none")
         text = torch.arange(label_XL.shape[0], device=nats.device)[:, None].expand_as(label_XL)
         return nats.new_zeros(label_XL.shape[0]).index_add(0, text[asked], nats)
+
+
+def _idle(module: nn.Module) -> Tensor:
+    """Zero, of which all trained parameters are part: DDP waits for every gradient."""
+    sums = [p.sum() for p in module.parameters() if p.requires_grad]
+    return 0.0 * torch.stack(sums).sum() if sums else torch.zeros(())
+
+
+def _names(token_ND: Tensor, bucket: Bucket) -> tuple[Tensor, Tensor]:
+    """[N, D]: at the first token of each cell, the mean embedding of its column's name; and
+    [N, 1]: whether a token belongs to a name."""
+    is_name_N1 = (bucket.role == ROLE_NAME).flatten()[:, None].to(token_ND.dtype)
+    cell_N = bucket.cell.flatten()
+    sum_ND = torch.zeros_like(token_ND).index_add(0, cell_N, token_ND * is_name_N1)
+    count_N1 = torch.zeros_like(is_name_N1).index_add(0, cell_N, is_name_N1)
+    return sum_ND / count_N1.clamp(min=1), is_name_N1

@@ -41,12 +41,11 @@ def token_rows(lengths: list[int]) -> TokenRows:
     token = np.arange(n * width, dtype=np.int32).reshape(n, width) + 100
     feature = np.full((n, width), -1, dtype=np.int32)
     feature[:, 1] = np.arange(n)
-    masked = np.zeros((n, width), dtype=np.bool_)
-    masked[:, 2] = True
+    role = (token % 4).astype(np.uint8)
+    role[:, 2] = ROLE_MASK
     features = np.repeat(np.arange(n, dtype=np.float32)[:, None], NUM_FEATURES, axis=1)
     return TokenRows(
-        token, (token % 5).astype(np.uint8), np.zeros((n, width), np.int16), feature, features,
-        masked, length,
+        token, role, np.zeros((n, width), np.int16), feature, features, length
     )  # fmt: skip
 
 
@@ -77,11 +76,11 @@ def test_buckets_are_no_wider_than_they_must() -> None:
     rng = np.random.default_rng(1)
     rows = token_rows(rng.integers(3, 61, 400).tolist())
     buckets, _ = make_buckets(rows, 0, 1)
-    assert len(buckets) == 9  # the empty one of masked rows, and one per multiple of eight
+    assert len(buckets) == 30  # the empty one of masked rows, and one per even number
     for bucket in buckets[1:]:
         lengths = bucket.real.sum(1)
         assert bucket.token.shape[1] == lengths.max()
-        assert lengths.max() - lengths.min() < 8
+        assert lengths.max() - lengths.min() < 2
 
 
 def test_no_rows_make_one_empty_bucket() -> None:
@@ -140,11 +139,14 @@ def test_nodes_show_their_own_rows(corpus: Corpus, drawn: list[Drawn]) -> None:
                 assert set(in_names) <= set(names)
 
 
-def test_value_targets_follow_the_masks_of_the_buckets(corpus: Corpus, drawn: list[Drawn]) -> None:
-    """The k-th mask stands in the row that node k shows, after the name of column k."""
+def test_value_targets_stand_at_masks_of_the_buckets(corpus: Corpus, drawn: list[Drawn]) -> None:
+    """A target's mask stands in the row that its node shows, after the name of its column."""
     checked = 0
     for one in drawn:
-        batch, k, first = one.batch, 0, 0
+        batch, mask, first = one.batch, 0, 0
+        target = {m: k for k, m in enumerate(batch.values.mask.tolist())}
+        texts = set(batch.texts.mask.tolist())
+        assert not texts & target.keys()
         where = {
             int(n): (c.source, int(r))
             for c in one.components()
@@ -154,9 +156,13 @@ def test_value_targets_follow_the_masks_of_the_buckets(corpus: Corpus, drawn: li
             width = bucket.token.shape[1]
             for flat in bucket.mask_at.tolist():
                 i, position = divmod(flat, width)
+                assert bucket.role[i, position] == ROLE_MASK
+                assert batch.row[batch.mask_node[mask]] == first + i
+                k, mask = target.get(mask, -1), mask + 1
+                if k < 0:
+                    continue  # a text
                 node, column_id = int(batch.values.node[k]), int(batch.values.column[k])
                 assert batch.row[node] == first + i
-                assert bucket.role[i, position] == ROLE_MASK
                 _, table, name = corpus.mixture.columns[column_id]
                 source, row = where[node]
                 store = corpus.mixture.stores[source]
@@ -169,10 +175,9 @@ def test_value_targets_follow_the_masks_of_the_buckets(corpus: Corpus, drawn: li
                 z = store.tables[t].values(np.array([row - store.graph.table_start[t]]), c)
                 assert batch.values.rank[k] == column.stats.rank(z)[0]
                 assert np.array_equal(batch.values.marginal[k], column.stats.marginal)
-                k += 1
+                checked += 1
             first += bucket.token.shape[0]
-        assert k == batch.values.node.numel()
-        checked += k
+        assert mask == batch.mask_node.numel() >= len(target) + len(texts)
     assert checked > 100
 
 
@@ -188,6 +193,7 @@ def test_text_targets_are_the_masked_texts(corpus: Corpus, drawn: list[Drawn]) -
         for k in range(texts.row.numel()):
             source, row = where[int(texts.node[k])]
             assert one.batch.row[texts.node[k]] == texts.row[k]
+            assert one.batch.mask_node[texts.mask[k]] == texts.node[k]
             name, table, column = corpus.mixture.columns[int(texts.column[k])]
             store = corpus.mixture.stores[source]
             assert store.name == name
@@ -345,7 +351,8 @@ def test_without_edges(drawn: list[Drawn]) -> None:
     assert alone.edge_type.numel() == alone.edge_count.numel() == 0
     assert not alone.links.popularity.any()  # a count of edges
     assert batch.links.popularity.any()
-    changed = {".edge_index", ".edge_type", ".edge_count", ".links.popularity"}
+    assert alone.component.unique().numel() == alone.row.numel()  # every node is on its own
+    changed = {".component", ".edge_index", ".edge_type", ".edge_count", ".links.popularity"}
     assert set(differing(batch, alone)) == changed
 
 

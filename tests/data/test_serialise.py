@@ -107,7 +107,6 @@ def test_layout(shop: Shop) -> None:
         np.flatnonzero(tokens.feature[0] >= 0), np.flatnonzero(role == ROLE_VALUE)
     )
     assert tokens.features.shape == (4, NUM_FEATURES)
-    assert not tokens.masked_value.any()
 
 
 def test_rows_of_several_tables_stand_where_they_were_asked(shop: Shop) -> None:
@@ -136,8 +135,7 @@ def test_masked_removed_and_null_cells(shop: Shop) -> None:
     assert spelled(shop, tokens, 0)[2:] == ["note: <mask>", "amount: <mask>", "due: <value>"]
     masks = np.flatnonzero(tokens.role[0] == ROLE_MASK)
     assert (tokens.token[0, masks] == shop.tokenizer.id(MASK)).all()
-    assert tokens.masked_value[0, masks].tolist() == [False, True]
-    assert tokens.masked_value.sum() == 1
+    assert tokens.column[0, masks].tolist() == [1, 2]
 
 
 def test_null_cells_are_left_out_unless_masked(shop: Shop) -> None:

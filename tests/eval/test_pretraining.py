@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rfm.data.batch import PretrainBatch
+from rfm.data.batch import LEVELS, PretrainBatch
 from rfm.data.corpus import Corpus
 from rfm.data.marginals import TokenMarginals
 from rfm.data.times import TimeIndex
@@ -49,7 +49,7 @@ def sums_by_hand(
     """(database, objective) -> count, model, marginal, without edges; item by item."""
     sums: dict[tuple[str, str], list[float]] = {}
     outputs = [model(batch), model(batch.without_edges())]
-    levels = model.masked_row.level.tolist()
+    levels = LEVELS.tolist()
     for m, column in enumerate(batch.values.column.tolist()):
         at = sums.setdefault((corpus.mixture.columns[column][0], "value"), [0.0] * 4)
         target = float(batch.values.rank[m])

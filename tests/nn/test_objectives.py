@@ -11,7 +11,7 @@ import torch
 
 from rfm.data.batch import LEVELS, PretrainBatch
 from rfm.data.corpus import Corpus
-from rfm.nn.objectives import Loss, pinball, reciprocal_rank, weigh
+from rfm.nn.objectives import Loss, quantile_loss, reciprocal_rank, weigh
 from tests.tiny_model import (
     OBJECTIVE_WEIGHTS,
     gradients,
@@ -24,28 +24,51 @@ from tests.tiny_model import (
 )
 
 
-def test_pinball_by_hand() -> None:
+def pinball(predicted: float, target: float, level: float) -> float:
+    error = target - predicted
+    return level * error if error > 0 else (level - 1) * error
+
+
+def test_quantile_loss_of_equal_weights_is_the_mean_pinball_loss() -> None:
     chance = torch.Generator().manual_seed(0)
-    predicted, target = (torch.rand(s, generator=chance) for s in ((5, len(LEVELS)), (5,)))
-    found = pinball(predicted, target, torch.from_numpy(LEVELS))
+    atoms = torch.rand((5, len(LEVELS)), generator=chance).sort(1).values
+    target = torch.rand(5, generator=chance)
+    found = quantile_loss(atoms, torch.full_like(atoms, 1 / len(LEVELS)), target)
     for i in range(5):
-        costs = []
-        for t, level in enumerate(LEVELS.tolist()):
-            error = float(target[i] - predicted[i, t])
-            costs.append(level * error if error > 0 else (level - 1) * error)
+        costs = [
+            pinball(q, float(target[i]), level)
+            for q, level in zip(atoms[i].tolist(), LEVELS.tolist(), strict=True)
+        ]
         assert math.isclose(float(found[i]), sum(costs) / len(costs), rel_tol=1e-5)
 
 
-def test_quantiles_minimise_pinball() -> None:
-    """The empirical quantiles cost less than any shift of them."""
-    level = torch.from_numpy(LEVELS)
-    sample = torch.rand(2_000, generator=torch.Generator().manual_seed(1)) ** 2
-    best = torch.quantile(sample, level)
+def test_quantile_loss_is_the_mean_pinball_loss_over_all_levels() -> None:
+    """Of unsorted atoms with any weights: the quantile at a level is the first atom, in order,
+    up to which the weights reach it."""
+    chance = torch.Generator().manual_seed(1)
+    atoms = torch.rand((1, 6), generator=chance)
+    weights = torch.rand((1, 6), generator=chance).softmax(1)
+    found = quantile_loss(atoms, weights, torch.tensor([0.4]))
+    order = atoms[0].argsort()
+    reach = weights[0][order].cumsum(0)
+    levels = (torch.arange(20_000) + 0.5) / 20_000
+    quantiles = atoms[0][order][torch.searchsorted(reach, levels).clamp(max=5)]
+    costs = [pinball(q, 0.4, v) for q, v in zip(quantiles.tolist(), levels.tolist(), strict=True)]
+    assert math.isclose(float(found), sum(costs) / len(costs), rel_tol=1e-3)
 
-    def cost(shift: float) -> float:
-        return float(pinball((best + shift).expand(sample.numel(), -1), sample, level).mean())
 
-    assert cost(0) < min(cost(0.05), cost(-0.05))
+def test_the_truth_minimises_the_quantile_loss() -> None:
+    """Neither other weights nor other atoms than those of the data cost less."""
+    atoms, chance = torch.tensor([0.25, 0.75]), torch.tensor([0.3, 0.7])
+
+    def cost(atom: torch.Tensor, weight: torch.Tensor) -> float:
+        by_outcome = quantile_loss(atom.expand(2, -1), weight.expand(2, -1), atoms)
+        return float((chance * by_outcome).sum())
+
+    best = cost(atoms, chance)
+    for step in (-0.05, 0.05):
+        assert best < cost(atoms, chance + torch.tensor([step, -step]))
+        assert best < cost(atoms + step, chance)
 
 
 def test_values_start_at_the_marginal(tiny_corpus: Corpus) -> None:
@@ -54,22 +77,28 @@ def test_values_start_at_the_marginal(tiny_corpus: Corpus) -> None:
     values = batch.values
     assert values.rank.numel() > 5
     states = model.backbone(batch)
-    assert torch.equal(model.masked_row.value_quantiles(states, values), values.marginal)
-    assert torch.equal(
-        model(batch).value_loss, pinball(values.marginal, values.rank, model.masked_row.level)
-    )
+    atoms, weights = model.masked_row.value_quantiles(states, values)
+    assert torch.equal(atoms, values.marginal)
+    equal = torch.full_like(atoms, 1 / atoms.shape[1])
+    torch.testing.assert_close(weights, equal)
+    expected = quantile_loss(values.marginal, equal, values.rank)
+    torch.testing.assert_close(model(batch).value_loss, expected)
 
 
 def test_value_targets_stand_at_their_masks(tiny_corpus: Corpus) -> None:
-    """Each masked value is read at its own mask: moving one mask's row moves its answer alone."""
+    """Each masked value is answered from its own mask: moving what one mask says or has read moves
+    its answer alone."""
     model, batch = tiny_model(tiny_corpus), tiny_batches(tiny_corpus)[0]
-    assert sum(b.mask_at.numel() for b in batch.buckets) == batch.values.rank.numel()
+    masks = sum(b.mask_at.numel() for b in batch.buckets)
+    assert masks == batch.mask_node.numel() >= batch.values.rank.numel()
     states = model.backbone(batch)
-    before = model.masked_row.value_quantiles(states, batch.values)
-    mask = states.mask.clone()
-    mask[2] += 1
-    after = model.masked_row.value_quantiles(replace(states, mask=mask), batch.values)
-    assert ((after - before).abs().amax(1) > 0).nonzero()[:, 0].tolist() == [2]
+    before = torch.cat(model.masked_row.value_quantiles(states, batch.values), dim=1)
+    for name in ("mask", "read"):
+        moved = getattr(states, name).clone()
+        moved[batch.values.mask[2]] += 1
+        changed = replace(states, **{name: moved})
+        after = torch.cat(model.masked_row.value_quantiles(changed, batch.values), dim=1)
+        assert ((after - before).abs().amax(1) > 0).nonzero()[:, 0].tolist() == [2]
 
 
 @pytest.mark.parametrize(

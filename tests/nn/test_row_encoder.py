@@ -13,7 +13,7 @@ from transformers import BartModel
 from rfm.data.batch import ROLE_NAME, Bucket, PretrainBatch
 from rfm.data.corpus import Corpus
 from rfm.nn.model import RelationalModel
-from rfm.nn.row_encoder import SIZES, RowEncoderConfig, bart_config
+from rfm.nn.row_encoder import SIZES, RowEncoderConfig, _names, bart_config
 from tests.tiny_model import gradients, loss_of, tiny_batches, tiny_model
 
 
@@ -112,8 +112,8 @@ def test_padding_changes_nothing(model: RelationalModel, batch: PretrainBatch) -
     encoder = model.backbone.row_encoder
     for bucket in batch.buckets:
         width = bucket.token.shape[1]
-        token, row = encoder(bucket)
-        wide_token, wide_row = encoder(widen(bucket, width + 9, garbage=7))
+        token, row, _ = encoder(bucket)
+        wide_token, wide_row, _ = encoder(widen(bucket, width + 9, garbage=7))
         torch.testing.assert_close(wide_row, row, rtol=0, atol=1e-5)
         real = bucket.real
         torch.testing.assert_close(wide_token[:, :width][real], token[real], rtol=0, atol=1e-5)
@@ -160,7 +160,7 @@ def test_rows_are_encoded_one_by_one(model: RelationalModel, batch: PretrainBatc
 
 def test_a_bucket_of_no_rows_has_no_states(model: RelationalModel, batch: PretrainBatch) -> None:
     nothing = batch.buckets[0].map(lambda t: t[:0])
-    token, row = model.backbone.row_encoder(nothing)
+    token, row, _ = model.backbone.row_encoder(nothing)
     assert token.shape == (0, nothing.token.shape[1], 128)
     assert row.shape == (0, 128)
 
@@ -169,7 +169,8 @@ def test_content_is_told_its_columns_name(model: RelationalModel, batch: Pretrai
     encoder = model.backbone.row_encoder
     bucket = max(batch.buckets, key=lambda b: b.token.numel())
     embedded = encoder.bart.shared(bucket.token)
-    told = encoder._names(embedded.flatten(0, 1), bucket).view_as(embedded)
+    name, is_name = _names(embedded.flatten(0, 1), bucket)
+    told = (name[bucket.cell.flatten()] * (1 - is_name)).view_as(embedded)
     checked = 0
     for b, row in enumerate(bucket.role.tolist()):
         name: list[int] = []
