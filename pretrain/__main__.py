@@ -2,7 +2,7 @@
 
 python -m pretrain                                                  # synthetic, about a minute
 python -m pretrain config=configs/pretrain/small.yaml data.root=<folder of RelBench folders>
-torchrun --nproc_per_node=8 -m pretrain config=configs/pretrain/base.yaml
+torchrun --nproc_per_node=8 -m pretrain config=configs/pretrain/base.yaml run_dir=<folder>
 """
 
 from __future__ import annotations
@@ -26,29 +26,35 @@ from rfm.train.report import summarise, write_report
 from rfm.train.row_cache import cache_rows
 from rfm.train.run_dir import check_same_run, start_run
 from rfm.train.trainer import (
+    bf16_on_cpu,
     choose_run_dir,
     loader_workers,
     make_trainer,
     quieten,
-    set_threads,
+    set_up_cpu,
 )
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """Run it; returns what the last line of output says."""
     quieten()
-    set_threads()
+    set_up_cpu()
     seed_everything(config.seed, verbose=False)
     run_dir = choose_run_dir(config.run_dir, "pretrain", config.trainer)
     config = replace(config, run_dir=run_dir)
     corpus = open_corpus(config.data, config.seed)
     checkpoint = find_resume(config.resume, run_dir)
     if checkpoint is not None:
-        check_same_run(run_dir, config, corpus.fingerprints, FREE)
-    start_run(run_dir, config, corpus.fingerprints)
+        check_same_run(checkpoint.parents[1], config, corpus.fingerprints, FREE)
 
     mixture = corpus.mixture
-    model = build_model(config.model, corpus, config.batch.max_tokens, config.trainer.compile)
+    model = build_model(
+        config.model,
+        corpus,
+        config.batch.max_tokens,
+        compiled=config.trainer.compile,
+        bf16_on_cpu=bf16_on_cpu(config.trainer),
+    )
     cache = cache_rows(model, mixture, config.data.cache, config.batch.max_tokens)
     train = PretrainBatches(mixture, config.batch, config.seed, "train", cache=cache)
     val, final = (
@@ -63,6 +69,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     trainer = make_trainer(
         config.trainer, config.optim, config.log, [metrics, *others], [saver, progress]
     )
+    start_run(run_dir, config, corpus.fingerprints)
     start = time.monotonic()
     trainer.fit(module, PretrainData(train, val, workers), ckpt_path=checkpoint)
     result = {"run_dir": run_dir, "steps": trainer.global_step, "seconds": time.monotonic() - start}

@@ -8,6 +8,7 @@ from pathlib import Path
 from rfm.config import setting
 from rfm.data.corpus import DataConfig
 from rfm.data.mixture import BatchConfig
+from rfm.data.targets import MAX_NAME_TOKENS
 from rfm.nn.backbone import BackboneConfig
 from rfm.train.metrics import LogConfig
 from rfm.train.optim import OptimConfig
@@ -42,5 +43,12 @@ class PretrainConfig:
         if self.batch.max_tokens > self.model.row_encoder.max_positions:
             raise ValueError(
                 f"batch.max_tokens={self.batch.max_tokens} is more than "
+                f"model.row_encoder.max_positions={self.model.row_encoder.max_positions}"
+            )
+        longest = MAX_NAME_TOKENS + self.batch.max_text_tokens
+        if longest > self.model.row_encoder.max_positions:
+            raise ValueError(
+                f"batch.max_text_tokens={self.batch.max_text_tokens}, with {MAX_NAME_TOKENS} "
+                "tokens of a column's name before them, is more than "
                 f"model.row_encoder.max_positions={self.model.row_encoder.max_positions}"
             )

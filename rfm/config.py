@@ -141,10 +141,17 @@ def run_command(
         else:
             print(f"error: {error}\n(RFM_TRACEBACK=1 shows where)", file=sys.stderr)
         raise SystemExit(2) from None
-    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
-    if rank == "0":
+    if is_first_process():
         sys.stderr.flush()
         print(json.dumps(_plain(result, finite=True), ensure_ascii=False), flush=True)
+
+
+def is_first_process() -> bool:
+    """Whether this is rank 0, as torchrun, SLURM or Lightning's own launcher say; alone, it is."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if os.environ.get(name):
+            return os.environ[name] == "0"
+    return True
 
 
 # Reading: words, YAML, text of one value.

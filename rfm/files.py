@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def content_hash(description: Any) -> str:
@@ -31,17 +34,26 @@ def publish(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        yield temporary
-        _rename(temporary, path)
-    except OSError as error:
-        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        with full_disk_said(path):
+            yield temporary
+            _rename(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+@contextmanager
+def full_disk_said(path: Path) -> Iterator[None]:
+    """Turn the error of a full disk while ``path`` is written into a ``ValueError``."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch reports what the operating system said as text
+        if getattr(error, "errno", None) in _FULL or "No space left on device" in str(error):
             raise ValueError(
                 f"the disk is full: could not write {path}; nothing was kept. Free some space, or "
                 "choose another folder (data.cache=, run_dir=)"
             ) from error
         raise
-    finally:
-        _remove(temporary)
 
 
 @contextmanager

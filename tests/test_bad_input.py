@@ -211,6 +211,8 @@ def test_no_training_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     ("content", "message"),
     [
         ("[1, 2]", "wanted a YAML file of database -> table -> column"),
+        ("shop: {orders: [", "wanted a YAML file of database -> table -> column"),
+        ("shopp: {orders: {status: text}}", "names ['shopp'], which are no databases"),
         ("shop: {order: {status: text}}", "unknown table 'order'; did you mean 'orders'"),
         ("shop: {orders: {status: txt}}", "orders.status: unknown kind 'txt'; did you mean 'text'"),
         ("shop: {orders: {note: number}}", "orders.note: cannot be of kind 'number'"),
@@ -222,6 +224,42 @@ def test_kinds_that_do_not_fit(
     (tmp_path / "kinds.yaml").write_text(content)
     more = f"data.kinds={tmp_path / 'kinds.yaml'}"
     assert message in refused(tmp_path, capsys, shop(tmp_path), more=more)
+
+
+def test_nothing_to_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = {"only": pd.DataFrame({"id": [0, 1, 2], "empty": [None] * 3})}
+    folder = write_folder(tmp_path / "keys", tables, {"only": {"pkey": "id"}})
+    error = refused(tmp_path, capsys, folder)
+    assert "['keys'] hold nothing to ask about" in error
+
+
+def test_a_database_without_validation_rows_is_trained_on(tmp_path: Path) -> None:
+    """Beside one that has some; its validation batches are empty."""
+    frame = pd.DataFrame({"at": pd.date_range("2019-01-01", periods=50), "x": range(50)})
+    late = pd.DataFrame({"at": pd.date_range("2019-11-01", periods=99), "x": range(99)})
+    keys = {"t": {"time_col": "at"}}
+    early = write_folder(tmp_path / "early", {"t": frame}, keys)
+    both = write_folder(tmp_path / "both", {"t": late}, keys)
+    said = run(tmp_path / "cache", tmp_path / "run", f"data.databases=[{early},{both}]")
+    assert said["validation"]["value"]["databases"] == 1
+
+
+@pytest.mark.parametrize("name", ["org/shop", "../../evil", ".hidden", ""])
+def test_names_that_name_no_folder(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shop(tmp_path)
+    manifest = yaml.safe_load((folder / "manifest.yaml").read_text())
+    (folder / "manifest.yaml").write_text(yaml.safe_dump({**manifest, "name": name}))
+    assert f"name is {name!r}, wanted one that can name a folder" in refused(
+        tmp_path, capsys, folder
+    )
+
+
+def test_fan_outs_of_other_databases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = 'batch.fan_out_of={"shopp/orders.customer":[1,1]}'
+    error = refused(tmp_path, capsys, shop(tmp_path), more=more)
+    assert "['shopp/orders.customer']: wanted database/table.column" in error
 
 
 @pytest.mark.parametrize("where", ["texts", "graph", "tokenizer"])

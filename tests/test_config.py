@@ -227,7 +227,7 @@ def test_help_shows_every_key(capsys: pytest.CaptureFixture[str]) -> None:
 def test_run_command_prints_one_json_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("RANK", "LOCAL_RANK", "RFM_TRACEBACK"):
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "RFM_TRACEBACK"):
         monkeypatch.delenv(name, raising=False)
 
     def main(config: Config) -> Mapping[str, Any]:
@@ -254,6 +254,9 @@ def test_run_command_prints_one_json_line(
     with pytest.raises(SystemExit):
         run_command(Config, main, prog="x", doc=None)
     assert "Traceback" in capsys.readouterr().err
-    monkeypatch.setenv("RANK", "1")
-    run_command(Config, main, prog="x", doc=None, argv=[])
-    assert capsys.readouterr().out == ""
+    for launcher in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        for rank, prints in (("0", True), ("1", False)):
+            monkeypatch.setenv(launcher, rank)
+            run_command(Config, main, prog="x", doc=None, argv=[])
+            assert bool(capsys.readouterr().out) == prints
+        monkeypatch.delenv(launcher)

@@ -53,9 +53,11 @@ def test_its_databases_are_the_mixture(path: Path, real_data: Path) -> None:
 def test_it_runs_shrunken(path: Path, tiny_cache: Path, tmp_path: Path) -> None:
     config = load(path)
     assert config.data.databases
+    few = [min(n, 2) for n in config.batch.fan_out]
     said = run(
         tiny_cache, tmp_path / "a", f"config={path}", "data.databases=[]", "data.weights={}",
         "data.root=null", "optim.steps=2", f"model.hops={config.model.hops}",
+        f"batch.fan_out={few}", f"batch.link_fan_out={few}",
     )  # fmt: skip
     assert said["steps"] == 2
     losses = [v for _, name, v in read_metrics(tmp_path / "a" / "metrics.csv") if "loss" in name]

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -15,7 +15,7 @@ from rfm.config import setting
 from rfm.data.database import Database, open_database
 from rfm.data.mixture import Mixture
 from rfm.data.prepare import prepare
-from rfm.data.schema import Overrides
+from rfm.data.schema import Overrides, read_overrides
 from rfm.data.store import Serialisation
 from rfm.data.synthetic import SyntheticConfig, generate_databases
 from rfm.data.tokenizer import Tokenizer, resolve_tokenizer
@@ -94,10 +94,15 @@ def open_corpus(config: DataConfig, seed: int) -> Corpus:
 def _open_all(config: DataConfig, seed: int) -> list[Database]:
     kinds = _read_kinds(config.kinds)
     if config.databases:
-        return [
-            open_database(spec, config.root, kinds.get(Path(spec).name))
-            for spec in config.databases
-        ]
+        databases = [open_database(spec, config.root) for spec in config.databases]
+        names = [database.name for database in databases]
+        unknown = sorted(set(kinds) - set(names))
+        if unknown:
+            raise ValueError(
+                f"data.kinds={config.kinds} names {unknown}, which are no databases of the "
+                f"mixture: it has {names}"
+            )
+        return [replace(d, overrides=read_overrides(kinds.get(d.name))) for d in databases]
     if config.synthetic == 0:
         raise ValueError("no databases: name some in data.databases, or set data.synthetic above 0")
     settings = SyntheticConfig(seed=seed, rows=config.synthetic_rows)
@@ -108,7 +113,11 @@ def _open_all(config: DataConfig, seed: int) -> list[Database]:
 def _read_kinds(path: Path | None) -> Mapping[str, Overrides]:
     if path is None:
         return {}
-    content = yaml.safe_load(path.read_text()) if path.is_file() else None
+    wanted = f"data.kinds={path}: wanted a YAML file of database -> table -> column -> kind"
+    try:
+        content = yaml.safe_load(path.read_text()) if path.is_file() else None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise ValueError(f"{wanted}: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"data.kinds={path}: wanted a YAML file of database -> table -> column")
+        raise ValueError(wanted)
     return content

@@ -321,10 +321,17 @@ def open_database(
             f"{path}: val_timestamp {manifest.val_timestamp} is after test_timestamp "
             f"{manifest.test_timestamp}; training rows come first, then validation, then test"
         )
+    name = str(manifest.name)
+    if not name or name.startswith(".") or set(name) & set("/\\"):
+        raise ValueError(
+            f"{path}: name is {name!r}, wanted one that can name a folder: without slashes and "
+            "not beginning with a dot"
+        )
     if not manifest.tables:
         raise ValueError(f"{path}: has no tables")
     tables = {
-        str(name): _open_table(str(name), spec_, folder) for name, spec_ in manifest.tables.items()
+        str(table): _open_table(str(table), spec_, folder)
+        for table, spec_ in manifest.tables.items()
     }
     for table in tables.values():
         for column, parent in table.foreign_keys.items():
@@ -333,7 +340,7 @@ def open_database(
                 raise ValueError(f"{where}, which is no table; {suggest(parent, tables)}")
             if tables[parent].primary_key is None:
                 raise ValueError(f"{where}, which has no primary key (pkey)")
-    return Database(str(manifest.name), folder, val, test, tables, overrides)
+    return Database(name, folder, val, test, tables, overrides)
 
 
 def _timestamp(value: Any, name: str, path: Path) -> int:

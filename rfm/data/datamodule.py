@@ -13,27 +13,30 @@ from rfm.data.mixture import PretrainBatches
 
 
 class CountingSampler(Sampler[int]):
-    """Indices ``start * ranks + rank``, then every ``ranks``-th, without end.
+    """Indices ``start + rank``, then every ``ranks``-th, without end.
 
-    No two ranks ever draw the same index, and a run of n batches per rank is the same whether or
-    not it was interrupted.
+    No two ranks ever draw the same index, and what is drawn is the same whether or not the run was
+    interrupted; ``start`` counts the batches of all ranks, so that their number may change, too.
     """
 
     def __init__(self, start: int, rank: int, ranks: int) -> None:
         self.start, self.rank, self.ranks = start, rank, ranks
 
     def __iter__(self) -> Iterator[int]:
-        index = self.start * self.ranks + self.rank
+        index = self.start + self.rank
         while True:
             yield index
             index += self.ranks
 
 
 class StridedSampler(Sampler[int]):
-    """Each rank's share of a finite number of batches, each drawn once."""
+    """Each rank's share of a finite number of batches, each drawn once.
+
+    All shares are equally long, as sharded models need: the last indices may be beyond the end.
+    """
 
     def __init__(self, size: int, rank: int, ranks: int) -> None:
-        self.indices = range(rank, size, ranks)
+        self.indices = range(rank, -(-size // ranks) * ranks, ranks)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)
@@ -45,7 +48,7 @@ class StridedSampler(Sampler[int]):
 class PretrainData(LightningDataModule):
     """Training and validation batches of a mixture.
 
-    What a checkpoint keeps is how many batches each rank has taken; Lightning's own sampler must
+    What a checkpoint keeps is how many batches all ranks have taken; Lightning's own sampler must
     stay out of the way (``Trainer(use_distributed_sampler=False)``).
     """
 
@@ -82,7 +85,8 @@ class PretrainData(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         trainer = self.trainer
         assert trainer is not None
-        return {"batches": trainer.global_step * trainer.accumulate_grad_batches}
+        of_each = trainer.global_step * trainer.accumulate_grad_batches
+        return {"batches": of_each * trainer.world_size}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start = int(state_dict["batches"])

@@ -70,6 +70,13 @@ class TableStore:
         return np.array([c.is_time for c in self.columns], dtype=np.bool_)
 
     @cached_property
+    def can_be_masked(self) -> npt.NDArray[np.bool_]:
+        """[C]: columns that a row can be asked about: not its time, nor texts that are all null."""
+        return np.asarray(
+            ~self.is_time & (self.is_value | (self.text_ptr.size > 1)), dtype=np.bool_
+        )
+
+    @cached_property
     def knots(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """``knot_z`` and ``knot_u`` of all columns, [C, NUM_KNOTS] each."""
         shape = (len(self.columns), NUM_KNOTS)

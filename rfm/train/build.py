@@ -11,6 +11,7 @@ from transformers import BartModel
 from rfm.data.corpus import Corpus
 from rfm.data.tokenizer import EOS, PAD, hub_folder
 from rfm.nn.backbone import BackboneConfig
+from rfm.nn.bf16_linear import use_bf16
 from rfm.nn.model import RelationalModel
 from rfm.nn.row_encoder import bart_config, load_bart
 
@@ -18,9 +19,18 @@ _BART_FILES = ["config.json", "*.safetensors", "pytorch_model.bin"]
 
 
 def build_model(
-    config: BackboneConfig, corpus: Corpus, max_tokens: int, compiled: bool
+    config: BackboneConfig,
+    corpus: Corpus,
+    max_tokens: int,
+    compiled: bool = False,
+    bf16_on_cpu: bool = False,
 ) -> RelationalModel:
     """Random weights of a size, or BART's own from a folder or Hub id.
+
+    Args:
+        max_tokens: longest row that the model will read.
+        compiled: ``torch.compile`` the row encoder.
+        bf16_on_cpu: where a CPU computes, the row encoder takes its matrix products in bfloat16.
 
     Raises:
         ValueError: if the weights cannot be found, do not fit the tokenizer, or read fewer
@@ -36,6 +46,8 @@ def build_model(
         bart = BartModel(bart_config(encoder, len(tokenizer), tokenizer.id(PAD), tokenizer.id(EOS)))
     if compiled:
         bart.encoder.compile(dynamic=True)
+    if bf16_on_cpu:
+        use_bf16(bart.encoder)
     return RelationalModel(config, bart, tokenizer.backend.to_str(), {})
 
 

@@ -6,11 +6,16 @@ import logging
 import re
 import shutil
 import signal
+import zipfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from rfm.files import full_disk_said
+from rfm.train.metrics import MetricsFile
 
 _log = logging.getLogger("rfm")
 _NAME = re.compile(r"step-(\d+)\.ckpt")
@@ -45,14 +50,25 @@ def find_resume(resume: str, run_dir: Path) -> Path | None:
                 f"resume={resume}: no such checkpoint; wanted auto, never, or a path such as "
                 f"{run_dir / 'checkpoints' / 'step-000100.ckpt'}"
             )
+        _check_whole(Path(resume))
         _log.info("resuming from %s, as asked", resume)
         return Path(resume)
     found = checkpoints(run_dir)
     if not found:
         _log.info("resume=auto: no checkpoint in %s, starting from step 0", run_dir)
         return None
+    _check_whole(found[-1])
     _log.info("resume=auto: resuming from %s", found[-1])
     return found[-1]
+
+
+def _check_whole(path: Path) -> None:
+    whole = (path / ".metadata").is_file() if path.is_dir() else zipfile.is_zipfile(path)
+    if not whole:
+        raise ValueError(
+            f"{path} is no checkpoint of a run, or was truncated: delete it, and resume=auto takes "
+            "the one before; or start over with resume=never"
+        )
 
 
 class Checkpoints(Callback):
@@ -60,7 +76,8 @@ class Checkpoints(Callback):
     ``stop_after``.
 
     A checkpoint is written under a temporary name and then renamed, so that one that can be seen
-    is complete, whenever the process dies. All ranks stop at the same step. The last ``keep`` stay.
+    is complete, whenever the process dies. It comes after the metrics of its step, which a crash
+    would otherwise lose. All ranks stop at the same step. The last ``keep`` stay.
     """
 
     def __init__(self, run_dir: Path, every: int, stop_after: int, keep: int = 2) -> None:
@@ -94,16 +111,24 @@ class Checkpoints(Callback):
         step = trainer.global_step
         if step == self._saved or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # within an accumulation
+        validates = (batch_idx + 1) % int(trainer.val_check_interval) == 0
         stop = trainer.strategy.reduce_boolean_decision(bool(self._signal), all=False)
         if stop or step == self.stop_after:
             self.stopped_by = self._signal or ("a signal" if stop else f"stop_after={step}")
             trainer.should_stop = True
-            if (batch_idx + 1) % int(trainer.val_check_interval):
+            if not validates:
                 trainer.limit_val_batches = 0  # or Lightning would validate once more
             self.save(trainer)
             _log.info("stopped by %s at step %d; resume=auto goes on", self.stopped_by, step)
-        elif step % self.every == 0 or step == trainer.max_steps:
+        elif self._is_due(trainer) and not validates:
             self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and self._is_due(trainer):
+            self.save(trainer)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        return trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for number, handler in self._previous.items():
@@ -115,9 +140,17 @@ class Checkpoints(Callback):
         if step == self._saved:
             return
         self._saved = step
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.log_training(trainer)
         path = self.folder / f"step-{step:06d}.ckpt"
         temporary = path.with_name(f".{path.name}")
-        trainer.save_checkpoint(temporary)
+        try:
+            with full_disk_said(path):
+                trainer.save_checkpoint(temporary)
+        except ValueError:
+            _remove(temporary)
+            raise
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             temporary.replace(path)
@@ -127,4 +160,4 @@ class Checkpoints(Callback):
 
 
 def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -67,6 +67,7 @@ class MetricsFile(Logger):
     def __init__(self, run_dir: Path) -> None:
         super().__init__()
         self.path = run_dir / "metrics.csv"
+        self._last: tuple[int | None, set[str]] = (None, set())
 
     @property
     def name(self) -> str:
@@ -95,9 +96,19 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append what is not there yet of this step."""
+        there = self._last[1] if self._last[0] == step else set()
+        rows = [(step, n, value) for n, value in metrics.items() if n not in {"epoch", *there}]
+        self._last = step, there | metrics.keys()
         with self.path.open("a", newline="") as file:
-            rows = [(step, name, value) for name, value in metrics.items() if name != "epoch"]
             csv.writer(file).writerows(rows)
+
+    def log_training(self, trainer: Trainer) -> None:
+        """Write the losses of the step just done now, before its checkpoint, and not after it as
+        Lightning does."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            train = {n: float(v) for n, v in trainer.logged_metrics.items() if n[:6] == "train/"}
+            self.log_metrics(train, trainer.global_step - 1)
 
 
 def read_metrics(path: Path) -> list[tuple[int, str, float]]:

@@ -16,7 +16,7 @@ from rfm.config import setting
 class OptimConfig:
     """Optimiser, schedule and what happens to gradients and weights on the way."""
 
-    steps: int = setting(150, ge=1, help="optimiser steps")
+    steps: int = setting(120, ge=1, help="optimiser steps")
     lr: float = setting(1e-3, gt=0)
     warmup: int = setting(20, ge=0, help="steps of linear warm-up")
     final_lr: float = setting(0.05, ge=0, le=1, help="share of lr left at the end of the cosine")

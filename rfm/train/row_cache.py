@@ -47,9 +47,10 @@ def cache_rows(
         return None
     encoder = model.backbone.row_encoder
     weights = weights_hash(encoder)
+    layers = sorted({type(layer).__name__ for layer in encoder.bart.encoder.modules()})  # precision
     files = []
     for s, store in enumerate(mixture.stores):
-        key = content_hash([weights, store.fingerprint, max_tokens])
+        key = content_hash([weights, layers, store.fingerprint, max_tokens])
         path = cache / "row_states" / f"{store.name}-{key}.f2"
         with alone(path):
             if not path.is_file():

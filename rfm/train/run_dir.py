@@ -75,14 +75,21 @@ def start_run(run_dir: Path, config: Any, fingerprints: Mapping[str, str]) -> No
 def check_same_run(
     run_dir: Path, config: Any, fingerprints: Mapping[str, str], free: tuple[str, ...]
 ) -> None:
-    """Refuse to resume a run whose config or data differ.
+    """Refuse to resume from checkpoints of a run whose config or data differ.
 
     Args:
+        run_dir: of the run that wrote the checkpoint.
         free: dotted keys (or their beginnings) that may differ.
 
     Raises:
-        ValueError: naming the keys and both values.
+        ValueError: naming the keys and both values, or a file of the run that is missing.
     """
+    for name in ("config.yaml", "data.json"):
+        if not (run_dir / name).is_file():
+            raise ValueError(
+                f"{run_dir} holds checkpoints but no {name}, so that nobody can tell what they are "
+                "of: choose another run_dir, or start over with resume=never"
+            )
     before = _flat(yaml.safe_load((run_dir / "config.yaml").read_text()))
     now = _flat(yaml.safe_load(config_yaml(config)))
     keys = sorted(

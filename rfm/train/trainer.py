@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import sys
@@ -19,11 +20,13 @@ from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
-from rfm.config import setting
+from rfm.config import is_first_process, setting
+from rfm.nn.bf16_linear import has_fast_bf16
 from rfm.train.metrics import LogConfig, on_terminal
 from rfm.train.optim import OptimConfig, warm_average
 from rfm.train.run_dir import new_run_dir
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 StrategyName = Literal["auto", "ddp", "sharded"]
 
 
@@ -38,7 +41,7 @@ class TrainerConfig:
     nodes: int = setting(1, ge=1)
     strategy: StrategyName = setting("auto", help="auto: ddp if there are several; sharded: FSDP2")
     precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", help="auto: bf16 on GPUs that have it, fp32 on CPU"
+        "auto", help="auto: bf16 where the hardware has it; on a CPU of the row encoder's products"
     )
     compile: bool = setting(False, help="torch.compile the row encoder")
     deterministic: bool = setting(False, help="only deterministic kernels on GPU")
@@ -87,7 +90,7 @@ def make_trainer(
         devices=devices,
         num_nodes=nodes,
         strategy=_strategy(config.strategy, devices * nodes),
-        precision=_precision(config, gpu),
+        precision=_precision(config),
         max_steps=optim.steps,
         max_epochs=-1,
         accumulate_grad_batches=optim.accumulate,
@@ -134,11 +137,22 @@ def _strategy(name: StrategyName, processes: int) -> Strategy | str:
     return "auto"
 
 
-def _precision(config: TrainerConfig, gpu: bool) -> Any:
-    if config.precision == "bf16":
-        return "bf16-mixed"
-    fast = gpu and torch.cuda.is_bf16_supported()
-    return "bf16-mixed" if config.precision == "auto" and fast else "32-true"
+def _precision(config: TrainerConfig) -> Any:
+    if not uses_gpu(config) or config.precision == "fp32":
+        return "32-true"  # on a CPU the layers themselves choose: see bf16_on_cpu
+    fast = config.precision == "bf16" or torch.cuda.is_bf16_supported()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def bf16_on_cpu(config: TrainerConfig) -> bool:
+    """Whether a CPU computes and takes the row encoder's matrix products in bfloat16.
+
+    Autocast would do so with all layers, whose ever new shapes are compiled for longer than they
+    save.
+    """
+    if uses_gpu(config) or config.precision == "fp32":
+        return False
+    return config.precision == "bf16" or has_fast_bf16()
 
 
 def choose_run_dir(asked: Path | None, name: str, config: TrainerConfig) -> Path:
@@ -165,7 +179,7 @@ def loader_workers(asked: int, config: TrainerConfig) -> int:
 def quieten() -> None:
     """Our lines and real warnings only: no tips, no advice that does not apply."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("rfm").setLevel(logging.INFO if _is_first_rank() else logging.WARNING)
+    logging.getLogger("rfm").setLevel(logging.INFO if is_first_process() else logging.WARNING)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for advice in (
@@ -183,12 +197,30 @@ def quieten() -> None:
     datasets.disable_progress_bars()
 
 
-def _is_first_rank() -> bool:
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0") == 0
+def _cores() -> int:
+    """Cores that this process may use: fewer than there are where it is pinned."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def set_up_cpu() -> None:
+    """Threads and memory as training wants them."""
+    set_threads()
+    keep_freed_memory()
 
 
 def set_threads() -> None:
     """Share the cores between the ranks of a node, as torchrun's one thread each would not."""
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if "OMP_NUM_THREADS" not in os.environ or ranks > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
+        torch.set_num_threads(max(1, _cores() // ranks))
+
+
+def keep_freed_memory() -> None:
+    """Keep what was freed for the next tensor: glibc would give large pieces back to the system and
+    take them anew, page by page, at every step."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1)):
+            libc.mallopt(option, value)

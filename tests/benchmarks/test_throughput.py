@@ -106,10 +106,10 @@ def test_the_same_rows_padded_to_the_longest_get_the_same_states(at_hand: AtHand
     one = padded(buckets, encoder.bart.config.pad_token_id)
     with torch.no_grad():
         apart = [encoder(bucket) for bucket in buckets]
-        tokens, together = encoder(one)
-    torch.testing.assert_close(torch.cat([row for _, row in apart]), together, atol=1e-5, rtol=0)
+        tokens, together, _ = encoder(one)
+    torch.testing.assert_close(torch.cat([rows.row for rows in apart]), together, atol=1e-5, rtol=0)
     masks = torch.cat(
-        [t.flatten(0, 1)[b.mask_at] for (t, _), b in zip(apart, buckets, strict=True)]
+        [a.token.flatten(0, 1)[b.mask_at] for a, b in zip(apart, buckets, strict=True)]
     )
     torch.testing.assert_close(masks, tokens.flatten(0, 1)[one.mask_at], atol=1e-5, rtol=0)
 
@@ -206,7 +206,7 @@ def test_the_command_leaves_results_and_no_work(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "run" / "throughput.json").read_text())
     assert written["dedup_factor_pretraining"] == result["dedup_factor_pretraining"]
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "config.yaml", "throughput.json", "throughput.md",
+        "config.yaml", "throughput.csv", "throughput.json", "throughput.md",
     ]  # fmt: skip
 
 

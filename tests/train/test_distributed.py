@@ -16,9 +16,17 @@ from safetensors.torch import load_file
 from rfm.data.batch import PretrainBatch
 from rfm.data.corpus import Corpus
 from rfm.data.datamodule import CountingSampler, PretrainData, StridedSampler
+from rfm.nn.objectives import weigh
 from tests.batches import bits
 from tests.ranks import alone, ddp_gradients, sharded_gradients, spawn
-from tests.tiny_model import tiny_batches, tiny_model, without_links, without_texts
+from tests.tiny_model import (
+    OBJECTIVE_WEIGHTS,
+    gradients,
+    tiny_batches,
+    tiny_model,
+    without_links,
+    without_texts,
+)
 from tests.tiny_run import differences, finish, run, start
 
 
@@ -30,24 +38,46 @@ def indices(start_at: int, rank: int, ranks: int, count: int) -> list[int]:
 def test_no_two_ranks_ever_draw_the_same_batch(ranks: int) -> None:
     drawn = [indices(0, rank, ranks, 5) for rank in range(ranks)]
     assert sorted(itertools.chain(*drawn)) == list(range(5 * ranks))
-    resumed = [indices(0, r, ranks, 2) + indices(2, r, ranks, 3) for r in range(ranks)]
+    resumed = [indices(0, r, ranks, 2) + indices(2 * ranks, r, ranks, 3) for r in range(ranks)]
     assert resumed == drawn
 
 
 @pytest.mark.parametrize(("size", "ranks"), [(6, 1), (6, 2), (7, 3), (2, 4)])
 def test_validation_is_covered_exactly_once(size: int, ranks: int) -> None:
+    """In shares of one length; what is beyond the end asks nothing."""
     shares = [list(StridedSampler(size, rank, ranks)) for rank in range(ranks)]
-    assert sorted(itertools.chain(*shares)) == list(range(size))
-    assert [len(StridedSampler(size, r, ranks)) for r in range(ranks)] == [len(s) for s in shares]
+    drawn = sorted(itertools.chain(*shares))
+    assert drawn == list(range(len(drawn)))
+    assert size <= len(drawn) < size + ranks
+    assert {len(StridedSampler(size, r, ranks)) for r in range(ranks)} == {len(shares[0])}
+    assert {len(share) for share in shares} == {len(shares[0])}
 
 
-def loaders(corpus: Corpus, rank: int, done: int = 0) -> tuple[Any, Any]:
+def test_batches_beyond_the_end_ask_nothing(tiny_corpus: Corpus) -> None:
+    val, model = tiny_batches(tiny_corpus, "val"), tiny_model(tiny_corpus)
+    batch = val[len(val)]
+    assert batch.row.numel() == batch.mask_node.numel() == batch.links.query.numel() == 0
+    losses = model(batch).losses()
+    assert all(loss.count == 0 for loss in losses.values())
+    total = weigh(losses, OBJECTIVE_WEIGHTS)[0]
+    assert total == 0
+    gradients(model, total)  # every parameter takes part, as DDP wants
+    with_edges, without = model.compare(batch)
+    assert with_edges.value_loss.numel() == without.value_loss.numel() == 0
+
+
+def loader_data(corpus: Corpus, rank: int, done: int = 0, world_size: int = 2) -> PretrainData:
     data = PretrainData(tiny_batches(corpus), tiny_batches(corpus, "val"), workers=0)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     steps = {"global_step": done, "accumulate_grad_batches": 3}
-    ranks = {"global_rank": rank, "world_size": 2}
+    ranks = {"global_rank": rank, "world_size": world_size}
     data.trainer = SimpleNamespace(strategy=strategy, **steps, **ranks)  # type: ignore[assignment]
     data.load_state_dict(data.state_dict())
+    return data
+
+
+def loaders(corpus: Corpus, rank: int, done: int = 0) -> tuple[Any, Any]:
+    data = loader_data(corpus, rank, done)
     return data.train_dataloader(), data.val_dataloader()
 
 
@@ -68,6 +98,14 @@ def test_a_checkpoint_counts_batches_not_steps(tiny_corpus: Corpus) -> None:
     for rank in range(2):
         going_on = next(iter(loaders(tiny_corpus, rank, done=2)[0]))
         assert bits(going_on) == bits(tiny_batches(tiny_corpus)[12 + rank])
+
+
+def test_the_number_of_ranks_may_change(tiny_corpus: Corpus) -> None:
+    """After two steps of three batches on each of two ranks, a single one goes on at the 13th."""
+    saved = loader_data(tiny_corpus, 0, done=2).state_dict()
+    alone = loader_data(tiny_corpus, 0, world_size=1)
+    alone.load_state_dict(saved)
+    assert bits(next(iter(alone.train_dataloader()))) == bits(tiny_batches(tiny_corpus)[12])
 
 
 def test_ranks_share_out_validation(tiny_corpus: Corpus) -> None:
@@ -129,8 +167,11 @@ def test_gradients_are_those_of_one_process(
 
 @pytest.mark.slow
 def test_sharded_training_is_ddp_training(tiny_cache: Path, tmp_path: Path) -> None:
-    """The same losses and model; and sharded, too, two steps and two are four."""
-    words = ("optim.ema=0", "optim.lr=1e-4")
+    """The same losses and model; and sharded, too, two steps and two are four.
+
+    Three validation batches on two ranks: both must gather equally often.
+    """
+    words = ("optim.ema=0", "optim.lr=1e-4", "trainer.precision=fp32", "data.synthetic=3")
     finish(start(tiny_cache, tmp_path / "ddp", *words, ranks=2))
     sharded = (*words, "trainer.strategy=sharded")
     finish(start(tiny_cache, tmp_path / "whole", *sharded, ranks=2))
@@ -152,9 +193,10 @@ def test_sharded_training_is_ddp_training(tiny_cache: Path, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_two_ranks_validate_as_one_does(tiny_cache: Path, tmp_path: Path) -> None:
     """A finished run, reported again by two processes that Lightning starts itself."""
-    run(tiny_cache, tmp_path / "a", "log.final_batches=3")
+    words = ("log.final_batches=3", "trainer.precision=fp32")
+    run(tiny_cache, tmp_path / "a", *words)
     before = (tmp_path / "a" / "pretrain.csv").read_text()
-    process = start(tiny_cache, tmp_path / "a", "log.final_batches=3", "trainer.devices=2")
+    process = start(tiny_cache, tmp_path / "a", *words, "trainer.devices=2")
     assert finish(process)["steps"] == 4
     after = (tmp_path / "a" / "pretrain.csv").read_text()
     for old, new in zip(before.splitlines()[1:], after.splitlines()[1:], strict=True):

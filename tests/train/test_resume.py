@@ -14,9 +14,10 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from rfm.train.checkpoints import checkpoints, find_resume
+from rfm.train.checkpoints import Checkpoints, checkpoints, find_resume
 from tests.tiny_run import differences, finish, last_state, run, start
 
 EVERY_STATE = (
@@ -106,7 +107,7 @@ def test_resume_says_what_it_does(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         assert find_resume("auto", tmp_path) is None
         assert f"no checkpoint in {tmp_path}" in caplog.text
         for name in ("step-000002.ckpt", "step-000010.ckpt", ".step-000012.ckpt", "step-9.ckpt.x"):
-            (folder / name).touch()
+            torch.save({}, folder / name)
         assert find_resume("auto", tmp_path) == folder / "step-000010.ckpt"
         assert f"resuming from {folder / 'step-000010.ckpt'}" in caplog.text
         assert find_resume("never", tmp_path) is None
@@ -158,12 +159,81 @@ def test_resume_refuses_what_does_not_fit(tiny_cache: Path, tmp_path: Path) -> N
     with pytest.raises(ValueError, match=rf"other data, \['{name}'\] changed since"):
         run(tiny_cache, tmp_path / "a")
     assert (tmp_path / "a" / "config.yaml").read_bytes() == kept
+    (tmp_path / "a" / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"checkpoints but no config\.yaml.*resume=never"):
+        run(tiny_cache, tmp_path / "a")
+
+
+def test_a_path_is_checked_against_its_own_run(tiny_cache: Path, tmp_path: Path) -> None:
+    """Also where run_dir holds another run, or none."""
+    run(tiny_cache, tmp_path / "a", "log.stop_after=2")
+    run(tiny_cache, tmp_path / "b", "log.stop_after=2", "seed=5")
+    path = tmp_path / "a" / "checkpoints" / "step-000002.ckpt"
+    with pytest.raises(ValueError, match=r"seed: was 0, now 5"):
+        run(tiny_cache, tmp_path / "b", "seed=5", f"resume={path}")
+    assert run(tiny_cache, tmp_path / "c", f"resume={path}")["steps"] == 4
+    run(tiny_cache, tmp_path / "whole")
+    assert not differences(saved_weights(tmp_path / "whole"), saved_weights(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK half"])
+def test_a_truncated_checkpoint_is_refused(
+    content: bytes, tiny_cache: Path, tmp_path: Path
+) -> None:
+    run(tiny_cache, tmp_path / "a", "log.stop_after=2")
+    path = tmp_path / "a" / "checkpoints" / "step-000002.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"step-000002\.ckpt is no checkpoint .* truncated"):
+        run(tiny_cache, tmp_path / "a")
+
+
+def test_a_refused_command_leaves_an_earlier_run_alone(tiny_cache: Path, tmp_path: Path) -> None:
+    run(tiny_cache, tmp_path / "a", "log.stop_after=2")
+    kept = (tmp_path / "a" / "config.yaml").read_bytes()
+    with pytest.raises(ValueError, match=r"set optim\.ema=0"):
+        run(tiny_cache, tmp_path / "a", "resume=never", "trainer.strategy=sharded")
+    assert (tmp_path / "a" / "config.yaml").read_bytes() == kept
+
+
+def test_a_full_disk_leaves_no_half_checkpoint(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(trainer: Any, path: Path) -> None:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning.Trainer.save_checkpoint", full)
+    with pytest.raises(ValueError, match=r"the disk is full: could not write .*step-000002"):
+        run(tiny_cache, tmp_path / "a", "log.stop_after=2")
+    assert list((tmp_path / "a" / "checkpoints").iterdir()) == []
 
 
 def test_log_and_loader_keys_may_change(tiny_cache: Path, tmp_path: Path) -> None:
     run(tiny_cache, tmp_path / "a", "log.stop_after=2")
     done = run(tiny_cache, tmp_path / "a", "log.every=2", "log.final_batches=2", "data.workers=1")
     assert done["steps"] == 4
+
+
+@pytest.mark.parametrize("val_every", [1, 4], ids=["validating", "training"])
+def test_a_crash_right_after_a_checkpoint_loses_no_metrics(
+    val_every: int, tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("log.checkpoint_every=1", f"log.val_every={val_every}")
+    run(tiny_cache, tmp_path / "whole", *words)
+    save = Checkpoints.save
+
+    def save_and_crash(self: Checkpoints, trainer: Any) -> None:
+        save(self, trainer)
+        if trainer.global_step == 2:
+            raise RuntimeError("crash")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_crash)
+        with pytest.raises(RuntimeError, match="crash"):
+            run(tiny_cache, tmp_path / "halves", *words)
+    run(tiny_cache, tmp_path / "halves", *words)
+    assert_same_end(tmp_path / "whole", tmp_path / "halves", 4)
 
 
 def test_only_the_last_two_checkpoints_stay(tiny_cache: Path, tmp_path: Path) -> None:
@@ -186,6 +256,16 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
             process.communicate()
 
 
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In this process as in those it starts: other numbers of threads add up in another order."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def wait_for_metrics(run_dir: Path, lines: int, process: subprocess.Popen[str]) -> None:
     """Until a run has written so many lines of metrics."""
     for _ in range(1_200):
@@ -201,6 +281,7 @@ LONG = ("optim.steps=100", "log.val_every=200", "log.checkpoint_every=7")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGUSR1,)], ids=lambda s: s[0].name)
 def test_a_signal_saves_and_stops_and_the_run_goes_on(
     signals: tuple[signal.Signals],
@@ -225,6 +306,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_killed_at_any_moment_it_goes_on_from_the_last_complete_checkpoint(
     tiny_cache: Path, tmp_path: Path, processes: list[subprocess.Popen[str]]
 ) -> None:

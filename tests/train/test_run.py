@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib import image
 from safetensors.torch import load_file
 
@@ -164,7 +165,8 @@ def stop_at(step: int, received: signal.Signals | None, batch_idx: int, tmp_path
     (tmp_path / "checkpoints").mkdir(exist_ok=True)
     trainer = SimpleNamespace(
         global_step=step, accumulate_grad_batches=2, val_check_interval=20, max_steps=100,
-        should_stop=False, is_global_zero=True, limit_val_batches=1.0,
+        should_stop=False, is_global_zero=True, limit_val_batches=1.0, loggers=[],
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
         strategy=SimpleNamespace(
             reduce_boolean_decision=lambda mine, all: mine, barrier=lambda: None
         ),
@@ -176,6 +178,9 @@ def stop_at(step: int, received: signal.Signals | None, batch_idx: int, tmp_path
     if received:
         signal.raise_signal(received)
     saver.on_train_batch_end(trainer, None, None, None, batch_idx)  # type: ignore[arg-type]
+    if (batch_idx + 1) % 20 == 0:
+        saved.append(-step)  # validates
+        saver.on_validation_end(trainer, None)  # type: ignore[arg-type]
     saver.on_train_end(trainer, None)  # type: ignore[arg-type]
     return trainer, saver, saved
 
@@ -198,14 +203,20 @@ def test_a_signal_within_an_accumulation_waits_for_its_end(tmp_path: Path) -> No
 
 
 def test_a_due_validation_is_still_made(tmp_path: Path) -> None:
-    assert stop_at(10, signal.SIGTERM, 19, tmp_path)[0].limit_val_batches == 1.0
+    trainer, _, saved = stop_at(10, signal.SIGTERM, 19, tmp_path)
+    assert trainer.limit_val_batches == 1.0
+    assert saved == [10, -10]  # but after the checkpoint: there may be little time left
 
 
-@pytest.mark.parametrize(("step", "saves"), [(9, False), (10, True), (100, True)])
+@pytest.mark.parametrize(
+    ("step", "batch_idx", "saved"),
+    [(9, 17, []), (10, 17, [10]), (10, 19, [-10, 10]), (15, 19, [-15]), (100, 199, [-100, 100])],
+)
 def test_checkpoints_are_made_on_time_and_at_the_end(
-    step: int, saves: bool, tmp_path: Path
+    step: int, batch_idx: int, saved: list[int], tmp_path: Path
 ) -> None:
-    assert bool(stop_at(step, None, 2 * step - 1, tmp_path)[2]) == saves
+    """After the validation, if there is one."""
+    assert stop_at(step, None, batch_idx, tmp_path)[2] == saved
 
 
 # Optimiser.
