@@ -1,9 +1,9 @@
 """What pretraining puts into the seed states: a linear probe on planted two-hop signals.
 
-    python -m benchmarks.probe count=10 [checkpoint=<folder>] [run_dir=<folder>]
+    python -m benchmarks.probe count=10 [run_dir=<folder>]
 
 Generates synthetic databases whose binary task is decided two hops away, pretrains on their
-training periods without any label (or takes a checkpoint), and fits a logistic regression on the
+training periods without any label, and fits a logistic regression on the
 frozen seed states of the pretrained and of a randomly initialised model. Prints the test AUROC of
 both, and of the rule that generated the labels.
 """
@@ -39,7 +39,7 @@ from rfm.train.build import build_model
 from rfm.train.metrics import LogConfig
 from rfm.train.optim import OptimConfig
 from rfm.train.run_dir import new_run_dir
-from rfm.train.trainer import quieten, set_threads
+from rfm.train.trainer import quieten, set_up_cpu
 
 COLUMNS = ("database", "task", "pretrained", "random", "rule")
 
@@ -53,7 +53,7 @@ class ProbeConfig:
     seed: int = setting(0, ge=0)
     count: int = setting(10, ge=1, help="databases")
     rows: int = setting(10_000, ge=500, help="rows of each database")
-    steps: int = setting(600, ge=1, help="pretraining steps")
+    steps: int = setting(1_500, ge=1, help="pretraining steps")
     train_rows: int = setting(1_500, ge=50, help="labelled rows that the probe is fitted on")
     test_rows: int = setting(1_500, ge=50)
 
@@ -61,7 +61,7 @@ class ProbeConfig:
 def probe(config: ProbeConfig) -> dict[str, Any]:
     """Pretrain, probe both models on every database, and compare."""
     quieten()
-    set_threads()
+    set_up_cpu()
     run_dir = config.run_dir or new_run_dir("probe")
     folders = two_hop_databases(config)
     settings = pretraining(config, folders, run_dir)

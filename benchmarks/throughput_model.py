@@ -25,11 +25,11 @@ _WAVES = 8  # features that the value embedding adds to NUM_FEATURES
 
 
 def make_model(
-    corpus: Corpus, size: Size, max_tokens: int, seed: int, hops: int
+    corpus: Corpus, size: Size, max_tokens: int, seed: int, hops: int, bf16: bool = False
 ) -> RelationalModel:
     torch.manual_seed(seed)
     config = BackboneConfig(row_encoder=RowEncoderConfig(size=size), hops=hops)
-    return build_model(config, corpus, max_tokens, compiled=False)
+    return build_model(config, corpus, max_tokens, bf16_on_cpu=bf16)
 
 
 def race_buckets(encoder: RowEncoder, batches: PretrainBatches, repeats: int) -> dict[str, Runs]:

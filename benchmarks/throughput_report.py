@@ -73,11 +73,24 @@ def markdown(results: Mapping[str, Any]) -> str:
             f"| {bar.what} | `{bar.key}` | {value} | {wanted} | {words[bar.met(results)]} |"
         )
     lines += ["", "| also | measured |", "|---|---|"]
-    named = {bar.key for bar in BARS}
-    for key, value in _flat(results).items():
-        if key not in named and isinstance(value, bool | int | float):
-            lines.append(f"| `{key}` | {_shown(value)} |")
+    lines += [f"| `{key}` | {_shown(value)} |" for key, value in _others(results).items()]
     return "\n".join(lines)
+
+
+def csv_lines(results: Mapping[str, Any]) -> list[list[Any]]:
+    """Rows (key, measured, bar, met), bars first, with a header."""
+    lines: list[list[Any]] = [["key", "measured", "bar", "met"]]
+    for bar in BARS:
+        lines.append([bar.key, results.get(bar.key), f"{bar.sign} {bar.bound}", bar.met(results)])
+    lines += [[key, value, "", ""] for key, value in _others(results).items()]
+    return lines
+
+
+def _others(results: Mapping[str, Any]) -> dict[str, bool | int | float]:
+    """Everything that is a number and has no bar."""
+    named = {bar.key for bar in BARS}
+    flat = _flat(results).items()
+    return {k: v for k, v in flat if k not in named and isinstance(v, bool | int | float)}
 
 
 def _flat(results: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
