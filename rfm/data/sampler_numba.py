@@ -79,10 +79,13 @@ def _walk(
     answers = np.empty(3 * _ROOM, np.int32)  # row that asked, edge type, number of edges
     slots, places = np.zeros(_SLOTS, np.int64), np.empty(_SLOTS, np.int32)
     picked = np.empty(_most_picked(fan_out, child), np.int64)
-    ahead = _AHEAD * max(1, np.diff(ask_ptr).max())
-    firsts, lasts = np.empty(ahead, np.int64), np.empty(ahead, np.int64)
-    which, lows, sizes = (
+    most = max(1, np.diff(ask_ptr).max())
+    ahead, searches = _AHEAD * most, _AHEAD * most * (most + 1)
+    firsts, lasts, which = (
         np.empty(ahead, np.int64), np.empty(ahead, np.int64), np.empty(ahead, np.int64),
+    )  # fmt: skip
+    lows, sizes, times = (
+        np.empty(searches, np.int64), np.empty(searches, np.int64), np.empty(searches, np.int64),
     )  # fmt: skip
     skipped = np.empty(hidden.size + 1, np.int64)
     base, num_edges, num_answers = 0, 0, 0
@@ -90,8 +93,9 @@ def _walk(
         time, cut, hide, unhide = seed_time[s], cuts[s], hidden_ptr[s], hidden_ptr[s + 1]
         if s % _AHEAD == 0:
             picked[0] = _touch(
-                table_start, row_time, parent, parent_start, child_ptr, child_ptr_start, key_parent,
-                ask_ptr, ask, seed_row, seed_table, s, min(s + _AHEAD, num_seeds),
+                table_start, row_time, parent, parent_start, child, child_ptr, child_ptr_start,
+                key_parent, ask_ptr, ask, fan_out, seed_row, seed_table, seed_time, s,
+                min(s + _AHEAD, num_seeds), lows, sizes, times,
             )  # fmt: skip
         mark = np.int64(s + 1) << 32  # slots of earlier seeds are free slots
         if rows.size <= base:
@@ -108,6 +112,7 @@ def _walk(
                         table_start, row_time, parent, parent_start, child, child_ptr,
                         child_ptr_start, ask_ptr, ask, fan_out, hop, rows, tables, base, asker,
                         min(asker + _AHEAD, high), time, firsts, lasts, which, lows, sizes,
+                        times,
                     )  # fmt: skip
                     n = 0
                 row, table = np.int64(rows[base + asker]), tables[base + asker]
@@ -189,13 +194,15 @@ def _most_picked(fan_out: Int32, child: _Array) -> int:
 
 @_inlined
 def _touch(
-    table_start: _Array, row_time: _Array, parent: _Array, parent_start: _Array, child_ptr: _Array,
-    child_ptr_start: _Array, key_parent: _Array, ask_ptr: _Array, ask: _Array, seed_row: _Array,
-    seed_table: _Array, s: int, until: int,
+    table_start: _Array, row_time: _Array, parent: _Array, parent_start: _Array, child: _Array,
+    child_ptr: _Array, child_ptr_start: _Array, key_parent: _Array, ask_ptr: _Array, ask: _Array,
+    fan_out: Int32, seed_row: _Array, seed_table: _Array, seed_time: _Array, s: int, until: int,
+    lows: _Array, sizes: _Array, times: _Array,
 ) -> int:  # fmt: skip
-    """Read what the first asks of the seeds [s, until) and of their parents will read, so that the
-    waits for memory overlap. The sum is of no use, but without it nothing would be read."""
-    total = 0
+    """Read what the first asks of the seeds [s, until) and those of their parents will read, so
+    that the waits for memory overlap: a seed alone has too few parents to wait for at once. The sum
+    is of no use, but without it nothing would be read."""
+    total, found_parents = 0, 0
     for i in range(s, until):
         table = seed_table[i]
         local = seed_row[i] - table_start[table]
@@ -203,16 +210,33 @@ def _touch(
             f = ask[a] >> 1
             if ask[a] & 1:
                 found = np.int64(parent[parent_start[f] + local])
-                if found < 0:
-                    continue
-                total += row_time[found]
-                above = key_parent[f]
-                for b in range(ask_ptr[above], ask_ptr[above + 1]):
-                    if ask[b] & 1 == 0:
-                        at = child_ptr_start[ask[b] >> 1] + found - table_start[above]
-                        total += child_ptr[at + 1]
+                lows[found_parents], sizes[found_parents] = found, key_parent[f]
+                times[found_parents] = seed_time[i]
+                found_parents += found >= 0
             else:
                 total += child_ptr[child_ptr_start[f] + local + 1]
+    if fan_out.shape[0] < 2:
+        return total
+    room = lows.size
+    searched = room  # from the end, where the parents do not stand
+    for i in range(found_parents):
+        total += row_time[lows[i]]
+    for i in range(found_parents):
+        found, above, time = lows[i], sizes[i], times[i]
+        for a in range(ask_ptr[above], ask_ptr[above + 1]):
+            if ask[a] & 1 or fan_out[1, ask[a]] == 0 or searched <= found_parents:
+                continue
+            at = child_ptr_start[ask[a] >> 1] + found - table_start[above]
+            first, last = child_ptr[at], child_ptr[at + 1]
+            lows[searched - 1], sizes[searched - 1] = first, last - first
+            times[searched - 1] = time
+            searched -= last > first
+    count = 0
+    for i in range(searched, room):
+        last = lows[i] + sizes[i] - 1
+        lows[count], sizes[count], times[count] = lows[i], sizes[i] - 1, times[i]
+        count += row_time[child[last]] > times[i]
+    _search(child, row_time, lows, sizes, times, count)
     return total
 
 
@@ -221,7 +245,7 @@ def _look_ahead(
     table_start: _Array, row_time: _Array, parent: _Array, parent_start: _Array, child: _Array,
     child_ptr: _Array, child_ptr_start: _Array, ask_ptr: _Array, ask: _Array, fan_out: Int32,
     hop: int, rows: _Array, tables: _Array, base: int, asker: int, end: int, time: int,
-    firsts: _Array, lasts: _Array, which: _Array, lows: _Array, sizes: _Array,
+    firsts: _Array, lasts: _Array, which: _Array, lows: _Array, sizes: _Array, times: _Array,
 ) -> None:  # fmt: skip
     """What each ask of the askers [asker, end) may see: children [first, last), or one parent,
     as [parent, parent + 1).
@@ -252,18 +276,29 @@ def _look_ahead(
             lasts[i] = first + 1 if first >= 0 and row_time[first] <= time else first
         elif last > first and row_time[child[last - 1]] > time:
             which[searched], lows[searched], sizes[searched] = i, first, last - first - 1
+            times[searched] = time
             searched += 1
-    while searched > 0:  # one step of each search, then the next
-        still = 0
-        for j in range(searched):
-            low, size = lows[j], sizes[j]
-            half = (size + 1) >> 1
+    _search(child, row_time, lows, sizes, times, searched)
+    for j in range(searched):
+        lasts[which[j]] = lows[j]
+
+
+@_inlined
+def _search(
+    child: _Array, row_time: _Array, lows: _Array, sizes: _Array, times: _Array, count: int
+) -> None:
+    """How many of the `sizes` children from `lows` on are no later than `times`, added to `lows`:
+    one step of each search, then the next."""
+    most = 0
+    for j in range(count):
+        most = max(most, sizes[j])
+    while most > 0:
+        for j in range(count):
+            low, half = lows[j], (sizes[j] + 1) >> 1
             if half > 0:
-                low += half * (row_time[child[low + half - 1]] <= time)
-            which[still], lows[still], sizes[still] = which[j], low, size - half
-            lasts[which[j]] = low
-            still += size > half
-        searched = still
+                lows[j] = low + half * (row_time[child[low + half - 1]] <= times[j])
+                sizes[j] -= half
+        most >>= 1
 
 
 @_inlined

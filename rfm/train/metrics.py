@@ -55,18 +55,22 @@ def make_loggers(config: LogConfig, run_dir: Path) -> tuple[MetricsFile, list[Lo
                 settings={"silent": True, "console": "off"},
             )
         )
-    return MetricsFile(run_dir), others
+    return MetricsFile(run_dir, config.every), others
 
 
 class MetricsFile(Logger):
     """``metrics.csv``: step, metric, value; one line each, appended as they come.
 
     On resume the lines after the resumed step are dropped, so that none is there twice.
+
+    Args:
+        every: steps between the lines of training.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, every: int) -> None:
         super().__init__()
         self.path = run_dir / "metrics.csv"
+        self.every = every
         self._last: tuple[int | None, set[str]] = (None, set())
 
     @property
@@ -106,7 +110,7 @@ class MetricsFile(Logger):
     def log_training(self, trainer: Trainer) -> None:
         """Write the losses of the step just done now, before its checkpoint, and not after it as
         Lightning does."""
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % self.every == 0:
             train = {n: float(v) for n, v in trainer.logged_metrics.items() if n[:6] == "train/"}
             self.log_metrics(train, trainer.global_step - 1)
 

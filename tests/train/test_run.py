@@ -118,7 +118,7 @@ def test_the_saved_model_is_the_average(done: tuple[Path, dict[str, Any]]) -> No
 
 
 def test_metrics_file_drops_what_a_crash_left(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path)
+    metrics = MetricsFile(tmp_path, every=1)
     metrics.begin(0)
     for step in range(4):
         metrics.log_metrics({"train/loss": step / 3, "epoch": 0}, step)
