@@ -4,8 +4,8 @@
 
 Generates synthetic databases whose binary task is decided two hops away, pretrains on their
 training periods without any label, and fits a logistic regression on the
-frozen seed states of the pretrained and of a randomly initialised model. Prints the test AUROC of
-both, and of the rule that generated the labels.
+frozen seed states of the pretrained and of a randomly initialised model, its regularisation chosen
+on the validation rows. Prints the test AUROC of both, and of the rule that generated the labels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from lightning import seed_everything
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pretrain.__main__ import pretrain
@@ -41,6 +41,7 @@ from rfm.train.optim import OptimConfig
 from rfm.train.run_dir import new_run_dir
 from rfm.train.trainer import quieten, set_up_cpu
 
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of the logistic regression
 COLUMNS = ("database", "task", "pretrained", "random", "rule")
 
 
@@ -166,11 +167,23 @@ def probe_model(
         )
         return states, frame[manifest.target_col].to_numpy("int64")
 
-    x, y = features("train", config.train_rows)
-    regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2_000))
-    regression.fit(x, y)
-    x, y = features("test", config.test_rows)
-    return float(roc_auc_score(y, regression.predict_proba(x)[:, 1]))
+    train, val, test = (
+        features(split, rows)
+        for split, rows in (
+            ("train", config.train_rows), ("val", config.test_rows), ("test", config.test_rows)
+        )
+    )  # fmt: skip
+    probes = [
+        make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2_000)).fit(*train)
+        for c in STRENGTHS
+    ]
+    best = max(probes, key=lambda fitted: area(fitted, *val))
+    return area(best, *test)
+
+
+def area(fitted: Pipeline, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> float:
+    """AUROC of a fitted probe."""
+    return float(roc_auc_score(y, fitted.predict_proba(x)[:, 1]))
 
 
 if __name__ == "__main__":

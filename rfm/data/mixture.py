@@ -33,7 +33,7 @@ _STREAM = {"train": 1, "val": 2}
 class BatchConfig:
     """What a batch holds and how far its components reach."""
 
-    masked_groups: int = setting(3, ge=0, help="databases whose rows are masked, per batch")
+    masked_groups: int = setting(2, ge=0, help="databases whose rows are masked, per batch")
     masked_seeds: int = setting(16, ge=1, help="masked rows per group")
     context_masking: float = setting(
         0.15, ge=0, lt=1, help="share of the value cells of all other rows that are masked too"
@@ -41,7 +41,7 @@ class BatchConfig:
     context_weight: float = setting(
         0.25, ge=0, help="weight of such a cell in the loss, beside 1 of a masked row's"
     )
-    link_groups: int = setting(1, ge=0, help="foreign keys that are cut, per batch")
+    link_groups: int = setting(2, ge=0, help="foreign keys that are cut, per batch")
     link_queries: int = setting(12, ge=1, help="child rows asked for their parent, per group")
     negatives: int = setting(24, ge=1, help="rows drawn from the parent table, per group")
     fan_out: tuple[int, ...] = setting(

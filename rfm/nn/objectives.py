@@ -118,7 +118,8 @@ class Link(nn.Module):
     """Score candidate parents for a child row whose foreign key was cut.
 
     As values start from the training quantiles, links start from popularity: the logarithm of how
-    many children a candidate has through that foreign key, with a weight by foreign key.
+    many children a candidate has through that foreign key, with a weight by foreign key. What the
+    states add to it starts at zero.
     """
 
     def __init__(self, width: int) -> None:
@@ -126,10 +127,11 @@ class Link(nn.Module):
         self.query = nn.Sequential(
             nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
-        self.candidate = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        key = nn.Linear(2 * width, width)
+        self.candidate = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), key)
         self.popularity = nn.Linear(width, 1)
+        nn.init.zeros_(key.weight)
+        nn.init.zeros_(key.bias)
         nn.init.zeros_(self.popularity.weight)
         nn.init.ones_(self.popularity.bias)
 
