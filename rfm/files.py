@@ -1,4 +1,4 @@
-"""Files that are whole or absent: write under a temporary name, then rename."""
+"""Files that are whole or absent: write under a temporary name, then rename; map into memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from filelock import FileLock
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -74,6 +76,26 @@ def alone(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def map_array(path: Path, dtype: type[Any], length: int) -> npt.NDArray[Any]:
+    """A file of ``length`` little-endian numbers, memory-mapped and read-only.
+
+    Raises:
+        ValueError: if the file is missing or of another size.
+    """
+    wanted = np.dtype(dtype).newbyteorder("<")
+    size = path.stat().st_size if path.is_file() else -1
+    if size != length * wanted.itemsize:
+        raise ValueError(
+            f"{path} has {size} bytes, wanted {length * wanted.itemsize}: it is damaged, delete "
+            "its folder, so that it is built again"
+        )
+    if length == 0:  # an empty file cannot be mapped
+        array = np.empty(0, dtype=wanted)
+        array.flags.writeable = False
+        return array
+    return np.asarray(np.memmap(path, dtype=wanted, mode="r", shape=(length,)))
 
 
 def _rename(temporary: Path, path: Path) -> None:

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rfm.files import map_array
+
 Int32: TypeAlias = npt.NDArray[np.int32]
 Int64: TypeAlias = npt.NDArray[np.int64]
 Direction: TypeAlias = Literal["f2p", "p2f"]
@@ -175,19 +177,19 @@ def open_graph(out: Path) -> EntityGraph:
     )
     parent_ends = np.cumsum([0, *(sizes[key.child] for key in keys)], dtype=np.int64)
     ptr_ends = np.cumsum([0, *(sizes[key.parent] + 1 for key in keys)], dtype=np.int64)
-    child_ptr = _map(out / "child_ptr.i64", np.int64, int(ptr_ends[-1]))
+    child_ptr = map_array(out / "child_ptr.i64", np.int64, int(ptr_ends[-1]))
     num_links = int(child_ptr[-1]) if child_ptr.size else 0
     return EntityGraph(
         folder=out,
         tables=tables,
         table_start=_read_only(np.cumsum([0, *sizes], dtype=np.int64)),
-        row_time=_map(out / "row_time.i64", np.int64, int(sizes.sum())),
+        row_time=map_array(out / "row_time.i64", np.int64, int(sizes.sum())),
         foreign_keys=keys,
-        parent=_map(out / "parent.i32", np.int32, int(parent_ends[-1])),
+        parent=map_array(out / "parent.i32", np.int32, int(parent_ends[-1])),
         parent_start=_read_only(parent_ends[:-1]),
         child_ptr=child_ptr,
         child_ptr_start=_read_only(ptr_ends[:-1]),
-        child=_map(out / "child.i32", np.int32, num_links),
+        child=map_array(out / "child.i32", np.int32, num_links),
     )
 
 
@@ -303,19 +305,6 @@ def _sorted_children(
 
 def _append(file: BinaryIO, values: npt.NDArray[np.integer[Any]], dtype: str = "<i8") -> None:
     file.write(np.ascontiguousarray(values, dtype=dtype).data)
-
-
-def _map(path: Path, dtype: type[Any], length: int) -> npt.NDArray[Any]:
-    wanted = np.dtype(dtype).newbyteorder("<")
-    size = path.stat().st_size if path.is_file() else -1
-    if size != length * wanted.itemsize:
-        raise ValueError(
-            f"{path} has {size} bytes, wanted {length * wanted.itemsize}: "
-            "the graph is damaged, delete its folder and build it again"
-        )
-    if length == 0:  # an empty file cannot be mapped
-        return _read_only(np.empty(0, dtype=wanted))
-    return np.asarray(np.memmap(path, dtype=wanted, mode="r", shape=(length,)))
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from rfm.data.column_stats import NUM_KNOTS, NUM_LEVELS, ColumnStats
 from rfm.data.graph import STATIC, EntityGraph, open_graph
 from rfm.data.schema import Kind
+from rfm.files import map_array
 
 Serialisation = Literal["compact", "text"]
 FORMAT = 1
@@ -166,8 +167,12 @@ class RowStore:
 
 
 def open_store(folder: Path) -> RowStore:
-    """Memory-map a prepared database; reads a few kilobytes whatever its size."""
-    meta = json.loads((folder / "store.json").read_text())
+    """Memory-map a prepared database; reads a few kilobytes whatever its size.
+
+    Raises:
+        ValueError: if a file is missing or damaged.
+    """
+    meta = _read_json(folder / "store.json")
     tables = tuple(_open_table(folder.parent.parent / "tables" / key) for key in meta["tables"])
     return RowStore(
         name=meta["name"],
@@ -183,24 +188,33 @@ def open_store(folder: Path) -> RowStore:
 
 
 def _open_table(folder: Path) -> TableStore:
-    meta = json.loads((folder / "table.json").read_text())
+    meta = _read_json(folder / "table.json")
     columns = tuple(_column(entry) for entry in meta["columns"])
-    cells = _map(folder / "cells.i32", "<i4").reshape(meta["num_rows"], len(columns))
+    shape = meta["num_rows"], len(columns)
+    pointers = folder / "text_ptr.i64"
+    size = pointers.stat().st_size if pointers.is_file() else 0
+    text_ptr = map_array(pointers, np.int64, max(1, size // 8))
+    token_type = {"u16": np.uint16, "u32": np.uint32}[meta["token_type"]]
     return TableStore(
         name=meta["name"],
         name_tokens=tuple(meta["name_tokens"]),
         columns=columns,
-        cells=cells,
-        text_ptr=_map(folder / "text_ptr.i64", "<i8"),
-        text_tokens=_map(folder / f"text_tokens.{meta['token_type']}", f"<{meta['token_type']}"),
+        cells=map_array(folder / "cells.i32", np.int32, shape[0] * shape[1]).reshape(shape),
+        text_ptr=text_ptr,
+        text_tokens=map_array(
+            folder / f"text_tokens.{meta['token_type']}", token_type, int(text_ptr[-1])
+        ),
     )
 
 
-def _map(path: Path, dtype: str) -> npt.NDArray[Any]:
-    dtype = dtype.replace("u16", "u2").replace("u32", "u4")
-    if path.stat().st_size == 0:  # an empty file cannot be mapped
-        return np.zeros(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode="r")
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is missing or damaged ({error}): delete its folder, so that it is built again"
+        ) from error
+    return found
 
 
 def _column(entry: dict[str, Any]) -> CellColumn:

@@ -188,3 +188,18 @@ def test_two_processes_at_once_make_one_store(tmp_path: Path) -> None:
     for kind, number in [("stores", 1), ("tables", len(KEYS)), ("tokenizers", 1)]:
         names = [p.name for p in (tmp_path / "cache" / kind).iterdir()]
         assert len([n for n in names if not n.endswith(".lock")]) == number
+
+
+@pytest.mark.parametrize(
+    "name", ["store.json", "table.json", "cells.i32", "text_ptr.i64", "text_tokens.u16"]
+)
+@pytest.mark.parametrize("keep", [0, 5, None], ids=["empty", "cut", "missing"])
+def test_a_damaged_file_is_named(name: str, keep: int | None, tmp_path: Path) -> None:
+    shop = prepare_shop(tmp_path)
+    path = next(p for p in shop.cache.rglob(name) if p.stat().st_size > 8)
+    if keep is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"(damaged|missing).* delete its folder"):
+        open_store(shop.store.folder)

@@ -79,7 +79,7 @@ def test_metrics_hold_every_objective(done: tuple[Path, dict[str, Any]]) -> None
     for step in range(4):
         parts = [train[step, f"train/{name}"] for name in ("value", "text", "link")]
         assert all(map(math.isfinite, parts))
-        weighted = 10 * parts[0] + 0.5 * parts[1] + 0.5 * parts[2]
+        weighted = 10 * parts[0] + 0.5 * parts[1] + parts[2]
         assert train[step, "train/loss"] == pytest.approx(weighted, rel=1e-5)
     assert len(rows) == len({(step, name) for step, name, _ in rows})
 
