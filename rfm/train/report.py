@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def write_report(rows: Sequence[dict[str, Any]], run_dir: Path) -> None:
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How often the model beats the marginal, and itself without edges, per objective."""
+    """How often the model beats the marginal, and itself without edges, per objective; and by how
+    much: geometric means over the databases of model / other."""
     summary: dict[str, Any] = {}
     for objective in sorted({row["objective"] for row in rows}):
         of = [row for row in rows if row["objective"] == objective]
@@ -49,8 +51,16 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "databases": len(of),
             "beats_marginal": sum(beats(row, "marginal") for row in of),
             "beats_without_edges": sum(beats(row, "without_edges") for row in of),
+            "over_marginal": _mean_ratio(of, "marginal"),
+            "over_without_edges": _mean_ratio(of, "without_edges"),
         }
     return {"validation": summary}
+
+
+def _mean_ratio(rows: Sequence[dict[str, Any]], other: str) -> float:
+    """Of rows in which neither is zero; not a number if there is none."""
+    logs = [math.log(r["model"] / r[other]) for r in rows if r["model"] > 0 and r[other] > 0]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
 
 
 def _round(value: Any) -> Any:

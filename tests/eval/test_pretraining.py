@@ -164,8 +164,14 @@ def test_beats_knows_which_way_is_better() -> None:
     assert not beats(row("link", 0.5), "without_edges")
     assert not beats(row("value", math.nan), "marginal")
     summary = summarise([row("link", 0.6), row("link", 0.4), row("value", 0.4)])["validation"]
-    assert summary["link"] == {"databases": 2, "beats_marginal": 1, "beats_without_edges": 1}
+    assert summary["link"] == {
+        "databases": 2, "beats_marginal": 1, "beats_without_edges": 1,
+        "over_marginal": pytest.approx((1.2 * 0.8) ** 0.5),
+        "over_without_edges": pytest.approx((1.2 * 0.8) ** 0.5),
+    }  # fmt: skip
     assert summary["value"]["beats_marginal"] == 1
+    assert summary["value"]["over_marginal"] == pytest.approx(0.8)
+    assert math.isnan(summarise([row("link", 0.0)])["validation"]["link"]["over_marginal"])
 
 
 def test_token_marginals_by_hand(tiny_corpus: Corpus) -> None:
