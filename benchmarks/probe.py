@@ -30,6 +30,7 @@ from pretrain.__main__ import pretrain
 from pretrain.config import PretrainConfig
 from rfm.config import run_command, setting
 from rfm.data.corpus import Corpus, DataConfig, default_cache, open_corpus
+from rfm.data.mixture import BatchConfig
 from rfm.data.sampler import fan_outs
 from rfm.data.synthetic import SyntheticConfig, generate_database
 from rfm.eval.states import seed_states
@@ -54,7 +55,7 @@ class ProbeConfig:
     seed: int = setting(0, ge=0)
     count: int = setting(10, ge=1, help="databases")
     rows: int = setting(10_000, ge=500, help="rows of each database")
-    steps: int = setting(1_500, ge=1, help="pretraining steps")
+    steps: int = setting(600, ge=1, help="pretraining steps")
     train_rows: int = setting(1_500, ge=50, help="labelled rows that the probe is fitted on")
     test_rows: int = setting(1_500, ge=50)
 
@@ -116,6 +117,7 @@ def pretraining(config: ProbeConfig, folders: list[Path], run_dir: Path) -> Pret
         run_dir=run_dir / "pretrain",
         seed=config.seed,
         data=DataConfig(databases=tuple(str(f) for f in folders), cache=config.cache),
+        batch=BatchConfig(link_groups=3),  # links, more than masks, ask what states are probed for
         optim=OptimConfig(steps=config.steps, warmup=min(50, config.steps)),
         log=LogConfig(every=50, val_every=config.steps, wandb="disabled", checkpoint_every=200),
     )
