@@ -3,9 +3,9 @@
     python -m benchmarks.probe count=10 [run_dir=<folder>]
 
 Generates synthetic databases whose binary task is decided two hops away, pretrains on their
-training periods without any label, and fits a logistic regression on the
-frozen seed states of the pretrained and of a randomly initialised model, its regularisation chosen
-on the validation rows. Prints the test AUROC of both, and of the rule that generated the labels.
+training periods without any label, and fits a logistic regression on the frozen seed states of the
+pretrained and of a randomly initialised model, its regularisation chosen on the validation rows.
+Prints the test AUROC of both, and of the rule that generated the labels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The sampler as a numba kernel: one seed at a time, its rows de-duplicated in a small hash table.
 
 `_walk` writes seed after seed; `sampler_order.reorder` brings rows and edges into the canonical
-order. Both release the GIL, and are compiled once and cached on disk.
+order. Both release the GIL, and are compiled once and cached on disk. The kernel stays in one file,
+although a long one: numba compiles it anew only where the file changes that `_walk` stands in.
 """
 
 from collections.abc import Callable

@@ -111,7 +111,8 @@ class MetricsFile(Logger):
         """Write the losses of the step just done now, before its checkpoint, and not after it as
         Lightning does."""
         if trainer.global_step % self.every == 0:
-            train = {n: float(v) for n, v in trainer.logged_metrics.items() if n[:6] == "train/"}
+            logged = trainer.logged_metrics.items()
+            train = {name: float(v) for name, v in logged if name.startswith("train/")}
             self.log_metrics(train, trainer.global_step - 1)
 
 

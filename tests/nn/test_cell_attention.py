@@ -13,19 +13,7 @@ from rfm.data.corpus import Corpus
 from rfm.nn import cell_attention
 from rfm.nn.cell_attention import Reading
 from rfm.nn.model import RelationalModel
-from tests.tiny_model import tiny_batches, tiny_model
-
-
-@pytest.fixture(scope="module")
-def model(tiny_corpus: Corpus) -> RelationalModel:
-    return tiny_model(tiny_corpus)
-
-
-@pytest.fixture(scope="module")
-def batch(tiny_corpus: Corpus) -> PretrainBatch:
-    found = tiny_batches(tiny_corpus)[3]
-    assert found.mask_node.numel() > 20
-    return found
+from tests.tiny_model import tiny_model
 
 
 def groups(readings: Sequence[Reading]) -> Iterator[tuple[torch.Tensor, ...]]:

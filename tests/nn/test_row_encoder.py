@@ -14,20 +14,7 @@ from rfm.data.batch import ROLE_NAME, Bucket, PretrainBatch
 from rfm.data.corpus import Corpus
 from rfm.nn.model import RelationalModel
 from rfm.nn.row_encoder import SIZES, RowEncoderConfig, _names, bart_config
-from tests.tiny_model import gradients, loss_of, tiny_batches, tiny_model
-
-
-@pytest.fixture(scope="module")
-def model(tiny_corpus: Corpus) -> RelationalModel:
-    return tiny_model(tiny_corpus)
-
-
-@pytest.fixture(scope="module")
-def batch(tiny_corpus: Corpus) -> PretrainBatch:
-    found = tiny_batches(tiny_corpus)[3]
-    assert len(found.buckets) > 2
-    assert min(found.values.rank.numel(), found.texts.row.numel(), found.links.query.numel()) > 2
-    return found
+from tests.tiny_model import gradients, loss_of, tiny_model
 
 
 def widen(bucket: Bucket, width: int, garbage: int) -> Bucket:
