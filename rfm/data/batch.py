@@ -130,10 +130,10 @@ class ValueTargets(TensorRecord):
 @dataclass(frozen=True)
 class TextTargets(TensorRecord):
     """Masked texts. mask [X]: which of the batch's masks; row [X]: where in the first bucket; node
-    [X]: one that shows the row; given [X, L] int64: decoder
-    input (end of sequence, the column's name, the text); label [X, L] int64: the text and its end,
-    -100 elsewhere; marginal [X] float32: nats of the labels under the column's token marginals
-    (NaN in training, where nobody asks); column [X] id within the mixture."""
+    [X]: one that shows the row; given [X, L] int64: decoder input (end of sequence, the column's
+    name, the text); label [X, L] int64: the text and its end, -100 elsewhere; marginal [X] float32:
+    nats of the labels under the column's token marginals (NaN in training, where nobody asks);
+    column [X] id within the mixture."""
 
     mask: Tensor
     row: Tensor

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rfm.data.batch import NUM_FEATURES, ROLE_TEXT, ROLE_VALUE, Bucket
-from rfm.nn.gather import take
+from rfm.nn.gather import mean_by_group, take
 
 _WIDTH = 32  # of a head
 _FEW = 64  # components of fewer cells than this stand together
@@ -43,14 +43,12 @@ class Cells:
         is_content_N = ((bucket.role == ROLE_TEXT) | (bucket.role == ROLE_VALUE)).flatten()
         at_C = torch.unique(cell_N[is_content_N])
         content_N1 = is_content_N[:, None].to(token_BLD.dtype)
-        token_ND = token_BLD.flatten(0, 1)
-        sum_ND = torch.zeros_like(token_ND).index_add(0, cell_N, token_ND * content_N1)
-        count_N1 = torch.zeros_like(content_N1).index_add(0, cell_N, content_N1)
+        state_ND = mean_by_group(token_BLD.flatten(0, 1), content_N1, cell_N)
         feature_NF = bucket.value.new_zeros(cell_N.shape[0], NUM_FEATURES).index_add(
             0, cell_N[bucket.value_at], bucket.value
         )
         return cls(
-            take(sum_ND, at_C) / count_N1[at_C].clamp(min=1),
+            take(state_ND, at_C),
             take(name_ND, at_C),
             feature_NF[at_C],
             first_row + at_C // bucket.token.shape[1],

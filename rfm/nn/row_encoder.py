@@ -18,7 +18,7 @@ from transformers import BartConfig, BartModel
 
 from rfm.config import setting
 from rfm.data.batch import NUM_FEATURES, NUM_ROLES, ROLE_NAME, Bucket
-from rfm.nn.gather import take
+from rfm.nn.gather import mean_by_group, take
 
 Size = Literal["tiny", "small", "base", "large"]
 SIZES: dict[str, tuple[int, int]] = {
@@ -194,7 +194,4 @@ def _names(token_ND: Tensor, bucket: Bucket) -> tuple[Tensor, Tensor]:
     """[N, D]: at the first token of each cell, the mean embedding of its column's name; and
     [N, 1]: whether a token belongs to a name."""
     is_name_N1 = (bucket.role == ROLE_NAME).flatten()[:, None].to(token_ND.dtype)
-    cell_N = bucket.cell.flatten()
-    sum_ND = torch.zeros_like(token_ND).index_add(0, cell_N, token_ND * is_name_N1)
-    count_N1 = torch.zeros_like(is_name_N1).index_add(0, cell_N, is_name_N1)
-    return sum_ND / count_N1.clamp(min=1), is_name_N1
+    return mean_by_group(token_ND, is_name_N1, bucket.cell.flatten()), is_name_N1
