@@ -24,6 +24,7 @@ _Array = npt.NDArray[Any]
 
 _ROOM = 1 << 15  # rows and edges at first; grows as needed
 _AHEAD = 16  # askers, or seeds, that wait for memory together
+_U = np.uint64  # of an index: numba would look whether a signed one counts from the end
 _SLOTS = 1 << 10  # hash slots at first; small, so that small components stay in the nearest cache
 
 
@@ -162,15 +163,16 @@ def _walk(
                         slots, places = _rehash(rows, base, size, mark, 2 * (size + end - at))
                     first_edge = num_edges
                     for j in range(at, end):
-                        entry = mark | picked[j]
+                        neighbour = picked[_U(j)]
+                        entry = mark | neighbour
                         slot = _find(slots, entry)
                         if slots[slot] != entry:
                             if size >= limit:
                                 continue
                             slots[slot], places[slot] = entry, size
-                            rows[base + size], tables[base + size] = picked[j], other
+                            rows[_U(base + size)], tables[_U(base + size)] = neighbour, other
                             size += 1
-                        edges[num_edges] = places[slot]
+                        edges[_U(num_edges)] = places[slot]
                         num_edges += 1
                     answers[3 * num_answers] = asker
                     answers[3 * num_answers + 1] = edge_type
@@ -297,7 +299,8 @@ def _search(
         for j in range(count):
             low, half = lows[j], (sizes[j] + 1) >> 1
             if half > 0:
-                lows[j] = low + half * (row_time[child[low + half - 1]] <= times[j])
+                middle = row_time[_U(child[_U(low + half - 1)])]
+                lows[j] = low + half * (middle <= times[j])
                 sizes[j] -= half
         most >>= 1
 
@@ -311,11 +314,11 @@ def _pick_last(
     at = end
     while high > low and at > 0:
         high -= 1
-        row = child[high]
+        row = child[_U(high)]
         if row == banned or _is_hidden(hidden, hide, unhide, row):
             continue
         at -= 1
-        picked[at] = row
+        picked[_U(at)] = row
     return at
 
 
@@ -433,12 +436,12 @@ def _is_hidden(hidden: _Array, hide: int, unhide: int, row: int) -> bool:
 
 
 @_inlined
-def _find(slots: _Array, entry: int) -> int:
+def _find(slots: _Array, entry: int) -> np.uint64:
     """The slot of `entry` (seed mark and row id), or the free slot where it belongs."""
-    last = slots.size - 1
-    slot = (((entry & 0xFFFFFFFF) * 2654435769) >> 20) & last
+    last = _U(slots.size - 1)
+    slot: np.uint64 = ((_U(entry & 0xFFFFFFFF) * _U(2654435769)) >> _U(20)) & last
     while slots[slot] != entry and slots[slot] >> 32 == entry >> 32:
-        slot = (slot + 1) & last
+        slot = (slot + _U(1)) & last
     return slot
 
 
