@@ -165,6 +165,20 @@ def test_popularity_counts_no_query(drawn: list[Drawn], truths: list[Truth]) -> 
     assert lower > 50
 
 
+def test_the_chance_of_a_candidate_does_not_tell_whose_parent_it_is(drawn: list[Drawn]) -> None:
+    """It hangs on its visible children, and on standing in some query's component, alone."""
+    told = 0
+    for batch in drawn:
+        for _, link in batch.links:
+            near = np.isin(link.candidates.row, link.query_graph.row)
+            known = np.stack([link.popularity, near], axis=1)
+            kinds = np.unique(known, axis=0)
+            both = np.unique(np.column_stack([known, link.log_chance]), axis=0)
+            assert len(kinds) == len(both)
+            told += len(link.candidates.row) - len(kinds)
+    assert told > 50
+
+
 def test_negatives_are_not_true_parents(
     drawn: list[Drawn], truths: list[Truth], corpus: Corpus
 ) -> None:

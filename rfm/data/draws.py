@@ -47,7 +47,8 @@ class LinkDraw:
     """Q queries whose ``foreign_key`` is cut, P candidate parents; all at one seed time.
 
     positive [Q]: index of the true parent among the candidates. allowed [Q, P]: it and its
-    negatives. popularity [P]: visible children of each candidate, the queries left out.
+    negatives. popularity [P]: visible children of each candidate, the queries left out. log_chance
+    [P]: logarithm of the chance that a draw has this candidate (0 where every row has the same).
     """
 
     foreign_key: int
@@ -58,6 +59,7 @@ class LinkDraw:
     positive: Ints
     allowed: npt.NDArray[np.bool_]
     popularity: npt.NDArray[np.float32]
+    log_chance: npt.NDArray[np.float32]
 
 
 def softened(sizes: Sequence[int], temperature: float) -> npt.NDArray[np.float64]:
@@ -185,9 +187,9 @@ def draw_link(
 ) -> LinkDraw:
     """Child rows close in time, asked for their parents at the time of the latest of them.
 
-    In training every candidate but the true parent is a negative, and some are rows of the queries'
-    own components (hard). In validation each query has its own true parent and ``num_negatives``
-    rows drawn uniformly from those there are.
+    In training every candidate but the true parent is a negative: parents of other queries, rows
+    drawn uniformly, and rows of the queries' own components (hard). In validation each query has
+    its own true parent and ``num_negatives`` rows drawn uniformly from those there are.
     """
     store, graph = index.store, index.store.graph
     key = graph.foreign_keys[foreign_key]
@@ -197,7 +199,7 @@ def draw_link(
     query_graph = sampling(store, queries, rng)
     spare = num_negatives + 1 if split == "val" else num_negatives
     drawn = index.rows(key.parent, _choose(range(index.visible(key.parent, time)), spare, rng))
-    hard = np.zeros(0, dtype=np.int64)
+    in_table, hard = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     if split == "train":
         in_table = np.unique(query_graph.row[graph.table_of(query_graph.row) == key.parent])
         hard = _choose(in_table, num_negatives // 2, rng)
@@ -212,10 +214,15 @@ def draw_link(
     popularity = count_children(
         graph, candidates, np.arange(pool.size), pool, np.full(pool.size, foreign_key)
     )
+    log_chance = np.zeros(pool.size, dtype=np.float32)
+    if split == "train":
+        visible = (index.visible(key.child, time), index.visible(key.parent, time))
+        share_hard = np.isin(pool, in_table) * hard.size / max(1, in_table.size)
+        log_chance = _log_chance(popularity, visible, rows.size, drawn.size, share_hard)
     candidate_graph = sampling(store, candidates, rng)
     return LinkDraw(
         foreign_key, queries, query_graph, candidates, candidate_graph, positive, allowed,
-        popularity,
+        popularity, log_chance,
     )  # fmt: skip
 
 
@@ -244,6 +251,30 @@ def _draw_queries(
         time = int(graph.row_time[rows].max(initial=index.store.first_time))
     there = np.asarray(graph.row_time[parents]) <= time
     return rows[there], parents[there], time
+
+
+def _log_chance(
+    popularity: npt.NDArray[np.float32],
+    visible: tuple[int, int],
+    num_queries: int,
+    num_drawn: int,
+    share_hard: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float32]:
+    """log of the chance [P] that a candidate of a training draw is the parent of another query, is
+    drawn uniformly, or is drawn as a hard negative.
+
+    Parents of other queries are popular rows: without this correction (Bengio and Senécal 2008; Yi
+    et al. 2019 for candidates shared by a batch) a model would learn to rank popular rows too low.
+
+    Args:
+        popularity: [P] children; a parent has one with a chance proportional to their number + 1.
+        visible: child rows and parent rows there are.
+        share_hard: [P] chance to be drawn as a hard negative.
+    """
+    children, parents = visible
+    share = (popularity.astype(np.float64) + 1) / (children + parents)
+    missed = (1 - share) ** max(0, num_queries - 1) * (1 - num_drawn / max(1, parents))
+    return np.log1p(-missed * (1 - share_hard)).astype(np.float32)
 
 
 def _exact_negatives(

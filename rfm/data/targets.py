@@ -173,7 +173,8 @@ def link_targets(
     queries = sum(d.queries.row.size for _, d in links)
     candidates = sum(d.candidates.row.size for _, d in links)
     allowed = np.zeros((queries, candidates), dtype=np.bool_)
-    query, candidate, relation, positive, popularity, kind = [], [], [], [], [], []
+    query, candidate, relation, positive, kind = [], [], [], [], []
+    popularity, log_chance = [], []
     q = p = 0
     for i, (s, draw) in enumerate(links):
         nq, np_ = draw.queries.row.size, draw.candidates.row.size
@@ -183,6 +184,7 @@ def link_targets(
         kind.append(np.full(nq, sources[s].relation_start + draw.foreign_key))
         positive.append(p + draw.positive)
         popularity.append(draw.popularity)
+        log_chance.append(draw.log_chance)
         allowed[q : q + nq, p : p + np_] = draw.allowed
         q, p = q + nq, p + np_
     return LinkTargets(
@@ -192,5 +194,6 @@ def link_targets(
         allowed=torch.from_numpy(allowed),
         positive=cat(positive, np.int64),
         popularity=cat(popularity, np.float32),
+        log_chance=cat(log_chance, np.float32),
         kind=cat(kind, np.int64),
     )

@@ -147,10 +147,12 @@ class Link(nn.Module):
         return scores_QP.masked_fill(~targets.allowed, -torch.inf)
 
     def losses(self, scores_QP: Tensor, targets: LinkTargets) -> Tensor:
-        """Cross-entropy [Q] of the true parent among the candidates."""
+        """Cross-entropy [Q] of the true parent among the candidates, of which the likely ones stand
+        in for themselves alone, and the others for many more that were not drawn."""
         if scores_QP.shape[0] == 0:
             return scores_QP.sum(1)
-        return F.cross_entropy(scores_QP, targets.positive, reduction="none")
+        logits_QP = scores_QP - targets.log_chance
+        return F.cross_entropy(logits_QP, targets.positive, reduction="none")
 
 
 def reciprocal_rank(scores_QP: Tensor, positive_Q: Tensor) -> Tensor:

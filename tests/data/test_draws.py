@@ -238,6 +238,43 @@ def test_training_negatives_are_all_candidates_some_of_them_near(shop: Shop) -> 
     assert near > 20
 
 
+@pytest.mark.parametrize(("queries", "negatives"), [(6, 3), (12, 24)])
+def test_weighed_by_their_chance_the_negatives_stand_for_all_rows(
+    shop: Shop, queries: int, negatives: int
+) -> None:
+    """As in Horvitz and Thompson's estimate of how many there are, although a draw has a few, among
+    which parents of the other queries and rows of their components are too many."""
+    index, graph = TimeIndex(shop.store), shop.store.graph
+    for f, foreign_key in enumerate(graph.foreign_keys):
+        estimate = there = counted = 0.0
+        for seed in range(100):
+            draw = link(shop, f, queries=queries, negatives=negatives, seed=seed)
+            assert (draw.log_chance <= 0).all()
+            weight = np.exp(-draw.log_chance.astype(float))
+            for own in draw.positive:
+                estimate += weight.sum() - weight[own]
+                counted += weight.size - 1
+                there += index.visible(foreign_key.parent, int(draw.queries.time[0])) - 1
+        assert 0.9 < estimate / there < 1.4
+        assert counted <= there
+        if queries == 6:
+            assert counted / there < 0.7  # what it would be without weights
+
+
+def test_of_two_candidates_the_popular_one_is_likelier(shop: Shop) -> None:
+    f = key(shop, "items", "order")
+    likelier = 0
+    for seed in range(30):
+        draw = link(shop, f, queries=12, negatives=8, seed=seed)
+        near = np.isin(draw.candidates.row, draw.query_graph.row)
+        for group in (near, ~near):
+            order = np.argsort(draw.popularity[group], kind="stable")
+            steps = np.diff(draw.log_chance[group][order])
+            assert (steps >= 0).all()
+            likelier += (steps > 0).sum()
+    assert likelier > 10
+
+
 def test_a_row_is_never_a_candidate_for_its_own_parent(shop: Shop) -> None:
     f, own = key(shop, "reviews", "reply_to"), 0
     for seed in range(20):
@@ -256,6 +293,7 @@ def test_validation_negatives_are_exactly_so_many_and_uniform(shop: Shop) -> Non
     for seed in range(400):
         draw = link(shop, f, "val", queries=2, negatives=4, seed=seed)
         assert (draw.allowed.sum(1) == 5).all()
+        assert not draw.log_chance.any()
         assert draw.allowed[np.arange(draw.positive.size), draw.positive].all()
         for q in range(draw.positive.size):
             negatives = set(draw.candidates.row[draw.allowed[q]]) - {
