@@ -1,8 +1,9 @@
 """Throughput: sampler, tokens to batch, row encoder, training step, preparation.
 
-Contenders are measured side by side: interleaved, in an order that rotates every round, each on
-inputs of its own, after a warm-up; medians and ratios. Without `data.root` synthetic databases
-stand in, and what is defined on rel-f1 is null.
+Contenders are measured side by side: interleaved, in an order that rotates every round, after a
+warm-up; medians and ratios. In a round each has an input of its own; where inputs differ much in
+work, each meets every input once, in different rounds (``benchmarks.timing``). Without `data.root`
+synthetic databases stand in, and what is defined on rel-f1 is null.
 
     python -m benchmarks.throughput                                    # synthetic databases
     python -m benchmarks.throughput data.root=<folder of RelBench folders>
@@ -37,10 +38,10 @@ from benchmarks.throughput_report import csv_lines, markdown, verdicts
 from benchmarks.throughput_tokens import race_tokenisers, same_ids
 from benchmarks.timing import ratio, total_ratio
 from rfm.config import run_command, save_config, setting
+from rfm.data.compiled import HAS_NUMBA
 from rfm.data.corpus import DataConfig
 from rfm.data.database import open_database
 from rfm.data.prepare import prepare
-from rfm.data.sampler import HAS_NUMBA
 from rfm.data.store import open_store
 from rfm.data.synthetic import SyntheticConfig, generate_database
 from rfm.data.tokenizer import mixture_tokenizer

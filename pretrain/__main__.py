@@ -19,7 +19,7 @@ from rfm.data.corpus import open_corpus
 from rfm.data.datamodule import PretrainData
 from rfm.data.mixture import PretrainBatches
 from rfm.train.build import build_model, describe_training
-from rfm.train.checkpoints import Checkpoints, find_resume
+from rfm.train.checkpoints import Checkpoints, find_resume, start_over
 from rfm.train.metrics import PlainProgress, make_loggers
 from rfm.train.pretrainer import Pretrainer, whole
 from rfm.train.report import summarise, write_report
@@ -28,6 +28,7 @@ from rfm.train.run_dir import check_same_run, start_run
 from rfm.train.trainer import (
     bf16_on_cpu,
     choose_run_dir,
+    decided,
     loader_workers,
     make_trainer,
     quieten,
@@ -41,7 +42,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     set_up_cpu()
     seed_everything(config.seed, verbose=False)
     run_dir = choose_run_dir(config.run_dir, "pretrain", config.trainer)
-    config = replace(config, run_dir=run_dir)
+    config = replace(config, run_dir=run_dir, trainer=decided(config.trainer))
     corpus = open_corpus(config.data, config.seed)
     checkpoint = find_resume(config.resume, run_dir)
     if checkpoint is not None:
@@ -69,6 +70,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     trainer = make_trainer(
         config.trainer, config.optim, config.log, [metrics, *others], [saver, progress]
     )
+    if config.resume == "never":
+        start_over(run_dir)
     start_run(run_dir, config, corpus.fingerprints)
     start = time.monotonic()
     trainer.fit(module, PretrainData(train, val, workers), ckpt_path=checkpoint)

@@ -40,6 +40,8 @@ class PretrainConfig:
                 f"batch.fan_out={list(self.batch.fan_out)} and model.hops={self.model.hops}: "
                 "wanted one fan-out per hop"
             )
+        if self.model.row_encoder.pretrained:
+            return  # how long the rows may be is seen when the weights are read
         if self.batch.max_tokens > self.model.row_encoder.max_positions:
             raise ValueError(
                 f"batch.max_tokens={self.batch.max_tokens} is more than "

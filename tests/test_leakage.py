@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import torch
 
@@ -88,6 +89,49 @@ def test_replacing_rows_of_the_past_does_change_batches(tmp_path: Path) -> None:
     after = open_all([tmp_path / "noise" / "shop"], tmp_path / "cache", before.tokenizer)
     a, b = (PretrainBatches(c.mixture, small_batches(), 3, "train") for c in (before, after))
     assert all(differing(a[index], b[index]) for index in range(8))
+
+
+def test_what_only_the_future_has_is_not_asked_about(tmp_path: Path) -> None:
+    """A column that is null in all training rows, and a table that has one row as yet."""
+    rng = np.random.default_rng(0)
+    days = pd.date_range("2019-01-01", periods=500, freq="D").to_series(index=range(500))
+    future = days > pd.Timestamp(VAL)
+    hubs = pd.DataFrame({"id": [0, 1], "opened": [days[0], days[480]], "size": [1.0, 2.0]})
+    events = pd.DataFrame(
+        {
+            "at": days,
+            "hub": 0,
+            "amount": rng.random(500),
+            "note": pd.Series([None] * 500, dtype=str),
+        }
+    )
+    told = events.assign(
+        note=events["note"].mask(future, "late words"), hub=events["hub"].mask(future, 1)
+    )
+    keys = {
+        "hubs": {"pkey": "id", "time_col": "opened"},
+        "events": {"time_col": "at", "fkeys": {"hub": "hubs"}},
+    }
+    shops, tokenizer = [], None
+    for name, table in (("before", events), ("after", told)):
+        tables = {"hubs": hubs, "events": table}
+        shops.append(prepare_shop(tmp_path / name, tables, keys, tokenizer))
+        tokenizer = shops[0].tokenizer
+    for split in ("train", "val"):
+        a, b = (s.mixture.masked_tables(0, split) for s in shops)
+        assert np.array_equal(a, b)
+    for shop in shops:
+        assert not shop.column("events", "note").seen
+        assert shop.column("events", "amount").seen
+        assert shop.mixture.link_keys(0, "train").sum() == 0  # one parent: nothing to choose from
+        assert shop.mixture.link_keys(0, "val").sum() == 1
+    a, b = (PretrainBatches(s.mixture, small_batches(), 3, "train") for s in shops)
+    for index in range(4):
+        assert differing(a[index], b[index]) == []
+    for shop in shops:
+        for index in range(4):
+            links = PretrainBatches(shop.mixture, small_batches(), 3, "val", 4)[index].links
+            assert (links.allowed.sum(1) > 1).all()
 
 
 @pytest.mark.parametrize("name", ["shop", "0"])

@@ -49,10 +49,6 @@ class ColumnStats:
         """u = F(z) in [0, 1]."""
         return np.interp(z, self.knot_z, self.knot_u).astype(np.float32)
 
-    def value_of_rank(self, u: Floats) -> npt.NDArray[np.float64]:
-        """Raw value at a rank: the inverse of the interpolated F."""
-        return self.raw(np.interp(u, self.knot_u, self.knot_z))
-
 
 def fit_column_stats(x: Floats) -> ColumnStats:
     """Statistics of training values [n], NaN for null; without any value, the identity."""

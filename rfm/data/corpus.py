@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import yaml
 
 from rfm.config import setting
 from rfm.data.database import Database, open_database
 from rfm.data.mixture import Mixture
 from rfm.data.prepare import prepare
-from rfm.data.schema import Overrides, read_overrides
+from rfm.data.schema import read_kinds, read_overrides
 from rfm.data.store import Serialisation
 from rfm.data.synthetic import SyntheticConfig, generate_databases
 from rfm.data.tokenizer import Tokenizer, resolve_tokenizer
@@ -92,7 +89,7 @@ def open_corpus(config: DataConfig, seed: int) -> Corpus:
 
 
 def _open_all(config: DataConfig, seed: int) -> list[Database]:
-    kinds = _read_kinds(config.kinds)
+    kinds = read_kinds(config.kinds)
     if config.databases:
         databases = [open_database(spec, config.root) for spec in config.databases]
         names = [database.name for database in databases]
@@ -108,16 +105,3 @@ def _open_all(config: DataConfig, seed: int) -> list[Database]:
     settings = SyntheticConfig(seed=seed, rows=config.synthetic_rows)
     folders = generate_databases(config.cache / "synthetic", config.synthetic, settings)
     return [open_database(folder) for folder in folders]
-
-
-def _read_kinds(path: Path | None) -> Mapping[str, Overrides]:
-    if path is None:
-        return {}
-    wanted = f"data.kinds={path}: wanted a YAML file of database -> table -> column -> kind"
-    try:
-        content = yaml.safe_load(path.read_text()) if path.is_file() else None
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise ValueError(f"{wanted}: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(wanted)
-    return content

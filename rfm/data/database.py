@@ -2,7 +2,7 @@
 
 Opening reads the manifest and the parquet footers, nothing else. Data is streamed on demand.
 
-    python -m rfm.data.database database=<spec> [data.root=<folder>] [kinds=<yaml>]
+    python -m rfm.data.database database=<spec> [data.root=<folder>] [data.kinds=<yaml>]
 
 prints what every column was taken for.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from rfm.data.schema import (
     decoded,
     infer_kind,
     is_text,
+    read_kinds,
     read_overrides,
     suggest,
     to_seconds,
@@ -406,24 +407,26 @@ def _as_integers(
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    root: Path | None = field(default=None, metadata={"help": "folder of RelBench folders"})
+class SourceConfig:
+    root: Path | None = setting(None, help="folder of RelBench folders")
+    kinds: Path | None = setting(
+        None, help="YAML of column kinds to override: database -> table -> column -> kind"
+    )
 
 
 @dataclass(frozen=True)
 class DescribeConfig:
     database: str = setting(help="a RelBench folder, a name under data.root, or on the Hub")
-    data: DataConfig = field(default_factory=DataConfig)
-    kinds: Path | None = field(
-        default=None, metadata={"help": "YAML with kinds to use, {table: {column: kind}}"}
-    )
+    data: SourceConfig = setting(factory=SourceConfig)
     check: bool = setting(False, help="also read all keys and times and check them")
 
 
 def _main(config: DescribeConfig) -> Mapping[str, Any]:
     from rfm.data.checks import check_database
 
-    database = open_database(config.database, config.data.root, config.kinds)
+    database = open_database(config.database, config.data.root)
+    kinds_of = read_kinds(config.data.kinds)
+    database = replace(database, overrides=read_overrides(kinds_of.get(database.name)))
     if config.check:
         check_database(database)
     print(database.describe())

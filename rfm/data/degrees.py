@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from rfm.data.compiled import compiled
 from rfm.data.graph import EntityGraph
 from rfm.data.sampler import Seeds, Subgraph
 
@@ -45,7 +45,7 @@ def edge_counts(graph: EntityGraph, seeds: Seeds, subgraph: Subgraph) -> npt.NDA
     return counts
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count(  # type: ignore[no-untyped-def]
     row_time, parents, parent_start, child_ptr, child_ptr_start, child, table_start, table, first,
     size, seed_row, seed_time, seed_cut, hidden_ptr, hidden, component, parent, foreign_key,

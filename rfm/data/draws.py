@@ -231,7 +231,8 @@ def _draw_queries(
 ) -> tuple[Ints, Ints, int]:
     """Up to ``num_queries`` child rows of a window in time, their parents, and the seed time.
 
-    Rows without a parent, or whose parent is not there yet at the seed time, are left out.
+    Rows without a parent, or whose parent is not there yet at the seed time, are left out; and all
+    of them, if there is no other row that they could have for a parent.
     """
     graph = index.store.graph
     key = graph.foreign_keys[foreign_key]
@@ -250,6 +251,9 @@ def _draw_queries(
     else:
         time = int(graph.row_time[rows].max(initial=index.store.first_time))
     there = np.asarray(graph.row_time[parents]) <= time
+    own = key.child == key.parent  # a row is not its own parent
+    if index.visible(key.parent, time) < 2 + own:
+        there[:] = False
     return rows[there], parents[there], time
 
 

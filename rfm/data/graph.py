@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ from rfm.files import map_array
 
 Int32: TypeAlias = npt.NDArray[np.int32]
 Int64: TypeAlias = npt.NDArray[np.int64]
-Direction: TypeAlias = Literal["f2p", "p2f"]
 
 STATIC: int = int(np.iinfo(np.int64).min)
 """`row_time` of the rows of a table without a time column: visible at every seed time."""
@@ -42,19 +41,6 @@ class ForeignKey:
     child: int
     column: str
     parent: int
-
-
-@dataclass(frozen=True)
-class EdgeType:
-    """What an edge type means, in names: its direction, foreign key column and two tables."""
-
-    direction: Direction
-    column: str
-    child: str
-    parent: str
-
-    def __str__(self) -> str:
-        return f"{self.direction} {self.child}.{self.column} -> {self.parent}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,16 +72,6 @@ class EntityGraph:
     def table_of(self, rows: npt.ArrayLike) -> Int64:
         """Table index of each global row id, in the shape of `rows`."""
         return np.searchsorted(self.table_start, np.asarray(rows), side="right") - 1
-
-    @cached_property
-    def edge_types(self) -> tuple[EdgeType, ...]:
-        """[2F] the meaning of each edge type."""
-        directions: tuple[Direction, Direction] = ("f2p", "p2f")
-        return tuple(
-            EdgeType(direction, key.column, self.tables[key.child], self.tables[key.parent])
-            for key in self.foreign_keys
-            for direction in directions
-        )
 
     @cached_property
     def asks(self) -> tuple[Int64, Int32]:

@@ -49,7 +49,8 @@ class BatchConfig:
     )
     link_fan_out: tuple[int, ...] = setting((3, 1), ge=0, help="the same for links")
     fan_out_of: dict[str, list[int]] = setting(
-        factory=dict, help="database/table.column -> children per hop, instead of fan_out"
+        factory=dict,
+        help="database/table.column -> children per hop, instead of fan_out (not of link_fan_out)",
     )
     strategy: Strategy = setting("last", help="which children: the latest, or any")
     max_rows: int = setting(48, ge=0, help="rows per component, 0 without limit")
@@ -138,9 +139,11 @@ class Mixture:
     def link_keys(self, s: int, split: Split) -> npt.NDArray[np.float64]:
         """[F] probability of each foreign key to be cut; all 0 if none can."""
         index = self.indexes[s]
+        store = index.store
+        end = store.val_timestamp if split == "train" else store.test_timestamp
         sizes = [
-            len(index.split(key.child, split)) if index.size(key.parent) > 1 else 0
-            for key in index.store.graph.foreign_keys
+            len(index.split(key.child, split)) if index.visible(key.parent, end) > 1 else 0
+            for key in store.graph.foreign_keys
         ]
         return softened(sizes, self.temperature)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -144,11 +145,14 @@ def _write_table(
     nothing = fit_column_stats(np.zeros(0))
     tokens = tokenizer.encode([words(name), *(words(c) for c in names)])
     columns = tuple(
-        CellColumn(c, kinds[c], value, c == table.time_column, tuple(ids), stats.get(c, nothing))
+        CellColumn(
+            c, kinds[c], value, c == table.time_column, tuple(ids), stats.get(c, nothing), False
+        )
         for c, value, ids in zip(names, is_value, tokens[1:], strict=True)
     )
     folder.mkdir(parents=True)
-    _write_cells(database, table, columns, tokenizer, folder)
+    seen = _write_cells(database, table, columns, training, tokenizer, folder)
+    columns = tuple(replace(c, seen=bool(s)) for c, s in zip(columns, seen, strict=True))
     meta = {
         "name": name,
         "num_rows": table.num_rows,
@@ -187,11 +191,17 @@ def _write_cells(
     database: Database,
     table: Table,
     columns: tuple[CellColumn, ...],
+    training: npt.NDArray[np.bool_],
     tokenizer: Tokenizer,
     folder: Path,
-) -> None:
-    """Write ``cells.i32`` in one pass over the table, then the tokens of its distinct texts."""
+) -> npt.NDArray[np.bool_]:
+    """Write ``cells.i32`` in one pass over the table, then the tokens of its distinct texts.
+
+    Returns which columns [C] have a cell in any training row [n].
+    """
     texts = TextDictionary(folder / "texts.arrow")
+    is_value = np.array([c.is_value for c in columns], dtype=np.bool_)
+    seen, start = np.zeros(len(columns), dtype=np.bool_), 0
     with (folder / "cells.i32").open("wb") as file:
         names = [c.name for c in columns]
         for batch in database.batches(table.name, names) if columns else ():
@@ -204,7 +214,11 @@ def _write_cells(
                 else:
                     cells[:, i] = texts.intern(as_texts(array, column.kind))
             file.write(cells.data)
+            there = np.where(is_value, np.isfinite(cells.view("<f4")), cells >= 0)
+            seen |= there[training[start : start + batch.num_rows]].any(axis=0)
+            start += batch.num_rows
     texts.write_tokens(tokenizer, folder)
+    return seen
 
 
 class TextDictionary:

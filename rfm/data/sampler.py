@@ -18,16 +18,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rfm.data.compiled import HAS_NUMBA
 from rfm.data.graph import EntityGraph, Int32, Int64
 from rfm.data.sampler_numpy import sample_arrays as _sample_numpy
 
-try:
+if HAS_NUMBA:
     from rfm.data.sampler_numba import sample_arrays as _sample_numba
-except (ImportError, RuntimeError) as error:  # RuntimeError: numba finds no folder for its cache
-    warnings.warn(f"numba cannot be used ({error}): numpy samples, only slower", stacklevel=2)
-    HAS_NUMBA = False
 else:
-    HAS_NUMBA = True
+    warnings.warn("numba is not there: batches are the same, but drawn slowly", stacklevel=2)
 
 Strategy: TypeAlias = Literal["last", "uniform"]
 Backend: TypeAlias = Literal["auto", "numba", "numpy"]

@@ -5,13 +5,12 @@ order. Both release the GIL, and are compiled once and cached on disk. The kerne
 although a long one: numba compiles it anew only where the file changes that `_walk` stands in.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from rfm.data.compiled import compiled, inlined
 from rfm.data.graph import EntityGraph, Int32, Int64
 from rfm.data.sampler_arrays import GraphArrays, SeedArrays, frozen, graph_arrays, seed_arrays
 from rfm.data.sampler_order import reorder
@@ -19,21 +18,12 @@ from rfm.data.sampler_order import reorder
 if TYPE_CHECKING:
     from rfm.data.sampler import Seeds
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 _Array = npt.NDArray[Any]
 
 _ROOM = 1 << 15  # rows and edges at first; grows as needed
 _AHEAD = 16  # askers, or seeds, that wait for memory together
 _U = np.uint64  # of an index: numba would look whether a signed one counts from the end
 _SLOTS = 1 << 10  # hash slots at first; small, so that small components stay in the nearest cache
-
-
-def _compiled(function: _Function) -> _Function:
-    return cast(_Function, njit(cache=True, nogil=True)(function))
-
-
-def _inlined(function: _Function) -> _Function:
-    return cast(_Function, njit(cache=True, nogil=True, forceinline=True)(function))
 
 
 def sample_arrays(
@@ -54,7 +44,7 @@ def sample_arrays(
 # Hot loops hold arrays in locals and call only inlined functions with one exit: handing an array to
 # any other function, or taking one out of a tuple, counts references with atomic instructions,
 # which would cost more than the work itself.
-@_compiled
+@compiled
 def _walk(
     graph: GraphArrays,
     seeds: SeedArrays,
@@ -185,7 +175,7 @@ def _walk(
     return rows, edges, answers, row_count, edge_count
 
 
-@_compiled
+@compiled
 def _most_picked(fan_out: Int32, child: _Array) -> int:
     """The most neighbours that one ask can get."""
     most = 1
@@ -195,7 +185,7 @@ def _most_picked(fan_out: Int32, child: _Array) -> int:
     return min(most, child.size + 1)
 
 
-@_inlined
+@inlined
 def _touch(
     table_start: _Array, row_time: _Array, parent: _Array, parent_start: _Array, child: _Array,
     child_ptr: _Array, child_ptr_start: _Array, key_parent: _Array, ask_ptr: _Array, ask: _Array,
@@ -243,7 +233,7 @@ def _touch(
     return total
 
 
-@_inlined
+@inlined
 def _look_ahead(
     table_start: _Array, row_time: _Array, parent: _Array, parent_start: _Array, child: _Array,
     child_ptr: _Array, child_ptr_start: _Array, ask_ptr: _Array, ask: _Array, fan_out: Int32,
@@ -286,7 +276,7 @@ def _look_ahead(
         lasts[which[j]] = lows[j]
 
 
-@_inlined
+@inlined
 def _search(
     child: _Array, row_time: _Array, lows: _Array, sizes: _Array, times: _Array, count: int
 ) -> None:
@@ -305,7 +295,7 @@ def _search(
         most >>= 1
 
 
-@_inlined
+@inlined
 def _pick_last(
     child: _Array, low: int, high: int, banned: int,
     hidden: _Array, hide: int, unhide: int, picked: _Array, end: int,
@@ -322,7 +312,7 @@ def _pick_last(
     return at
 
 
-@_inlined
+@inlined
 def _skipped(
     child: _Array, row_time: _Array, parent: _Array, parent_start: int, table_start: int,
     table_end: int, row: int, low: int, high: int, time: int, banned: int, hidden: _Array,
@@ -356,7 +346,7 @@ def _skipped(
     return count
 
 
-@_inlined
+@inlined
 def _position(child: _Array, row_time: _Array, low: int, high: int, row: int) -> int:
     """Where `row` is among the children [low, high), which are sorted by (time, row)."""
     time = row_time[row]
@@ -371,7 +361,7 @@ def _position(child: _Array, row_time: _Array, low: int, high: int, row: int) ->
     return low
 
 
-@_inlined
+@inlined
 def _choose(size: int, count: int, key: np.uint64, picked: _Array) -> None:
     """`count` of 0..size-1 uniformly without replacement, sorted (Floyd's algorithm)."""
     for i in range(count):
@@ -388,7 +378,7 @@ def _choose(size: int, count: int, key: np.uint64, picked: _Array) -> None:
         picked[at] = value
 
 
-@_inlined
+@inlined
 def _unskip(
     child: _Array, low: int, count: int, skipped: _Array, num_skipped: int, picked: _Array
 ) -> None:
@@ -400,14 +390,15 @@ def _unskip(
         picked[i] = child[low + picked[i] + j]
 
 
-@_inlined
+@inlined
 def _key(rng_seed: np.uint64, s: int, row: int, edge_type: int) -> np.uint64:
     """The random key of one ask."""
-    key = _mix(_mix(rng_seed) + np.uint64(s))
-    return _mix(_mix(key + np.uint64(row)) + np.uint64(edge_type))
+    by_seed = _mix(_mix(rng_seed) + np.uint64(s))
+    key: np.uint64 = _mix(_mix(by_seed + np.uint64(row)) + np.uint64(edge_type))
+    return key
 
 
-@_inlined
+@inlined
 def _mix(x: np.uint64) -> np.uint64:
     """The finaliser of splitmix64 (Steele et al., 2014)."""
     x = np.uint64((x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9))
@@ -416,7 +407,7 @@ def _mix(x: np.uint64) -> np.uint64:
     return mixed
 
 
-@_inlined
+@inlined
 def _lower_bound(values: _Array, low: int, high: int, value: int) -> int:
     """The first of the sorted values[low:high] that is not below `value`."""
     while low < high:
@@ -428,14 +419,15 @@ def _lower_bound(values: _Array, low: int, high: int, value: int) -> int:
     return low
 
 
-@_inlined
+@inlined
 def _is_hidden(hidden: _Array, hide: int, unhide: int, row: int) -> bool:
     """Whether `row` is in hidden[hide:unhide]."""
     at = _lower_bound(hidden, hide, unhide, row)
-    return at < unhide and hidden[at] == row
+    found: bool = at < unhide and hidden[at] == row
+    return found
 
 
-@_inlined
+@inlined
 def _find(slots: _Array, entry: int) -> np.uint64:
     """The slot of `entry` (seed mark and row id), or the free slot where it belongs."""
     last = _U(slots.size - 1)
@@ -445,7 +437,7 @@ def _find(slots: _Array, entry: int) -> np.uint64:
     return slot
 
 
-@_compiled
+@compiled
 def _rehash(rows: _Array, base: int, size: int, mark: int, wanted: int) -> tuple[_Array, _Array]:
     """A hash table of at least twice `wanted` slots with the rows of the component at `base`."""
     capacity = _SLOTS
@@ -458,7 +450,7 @@ def _rehash(rows: _Array, base: int, size: int, mark: int, wanted: int) -> tuple
     return slots, places
 
 
-@_compiled
+@compiled
 def _room(array: _Array, wanted: int) -> _Array:
     """A larger copy with room for `wanted` values and many more, which cost nothing until used."""
     larger = np.empty(max(4 * array.size, wanted), array.dtype)

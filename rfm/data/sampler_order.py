@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from rfm.data.compiled import compiled
 from rfm.data.graph import Int32, Int64
 
 _Array = npt.NDArray[Any]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def reorder(
     rows: _Array, edges: _Array, answers: _Array, row_count: _Array, edge_count: _Array
 ) -> tuple[Int64, Int32, Int32, Int64, Int32]:

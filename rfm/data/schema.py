@@ -106,6 +106,24 @@ def words(name: str) -> str:
     return re.sub(r"\b(\d+) (st|nd|rd|th)\b", r"\1\2", joined) or name
 
 
+def read_kinds(path: Path | None) -> Mapping[str, Overrides]:
+    """Overrides of several databases: a YAML file of database -> table -> column -> kind.
+
+    Raises:
+        ValueError: if it cannot be read as that.
+    """
+    if path is None:
+        return {}
+    wanted = f"data.kinds={path}: wanted a YAML file of database -> table -> column -> kind"
+    try:
+        content = yaml.safe_load(path.read_text()) if path.is_file() else None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise ValueError(f"{wanted}: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(wanted)
+    return content
+
+
 def read_overrides(kinds: Path | str | Mapping[str, Any] | None) -> Overrides:
     """Kinds given by the user, `{table: {column: kind}}`, as a mapping or in a YAML file.
 

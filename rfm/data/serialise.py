@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from rfm.data.compiled import compiled, inlined
 from rfm.data.store import RowStore, TableStore
 from rfm.data.tokenizer import BOS, MASK, PAD, VALUE, Tokenizer
 
@@ -151,7 +151,7 @@ def value_ranks(
     return np.asarray(_ranks(z, column, *table.knots), dtype=np.float32)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _ranks(z, column, knot_z, knot_u):  # type: ignore[no-untyped-def]
     out = np.empty(z.size, dtype=np.float32)
     for i in range(z.size):
@@ -160,7 +160,7 @@ def _ranks(z, column, knot_z, knot_u):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _splitmix(state):  # type: ignore[no-untyped-def]
     z = state + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -168,7 +168,7 @@ def _splitmix(state):  # type: ignore[no-untyped-def]
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _order(columns, row, key, order):  # type: ignore[no-untyped-def]
     """Fill ``order`` with the columns, shuffled (Fisher-Yates) unless ``key`` is 0."""
     for c in range(columns):
@@ -182,7 +182,7 @@ def _order(columns, row, key, order):  # type: ignore[no-untyped-def]
         order[i], order[j] = order[j], order[i]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _budget(cost, want, text, order, columns, room):  # type: ignore[no-untyped-def]
     """Tokens granted to each cell's content (0: left out), given what its name costs."""
     granted = np.zeros(columns, dtype=np.int64)
@@ -213,7 +213,7 @@ def _budget(cost, want, text, order, columns, room):  # type: ignore[no-untyped-
     return granted
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _serialise_table(  # type: ignore[no-untyped-def]
     table_cells, is_value, text_ptr, text_tokens, name_ptr, name_tokens, table_tokens,
     local, at, cells, token, role, column, length, bos, mask, value, key,

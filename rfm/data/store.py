@@ -30,14 +30,14 @@ from rfm.data.schema import Kind
 from rfm.files import map_array
 
 Serialisation = Literal["compact", "text"]
-FORMAT = 1
+FORMAT = 2
 VALUE_KINDS = ("number", "boolean", "datetime")
 
 
 @dataclass(frozen=True)
 class CellColumn:
     """One column of cells. ``is_value``: its cells take the value channel, else text tokens.
-    ``is_time``: it is the table's time column."""
+    ``is_time``: it is the table's time column. ``seen``: a training row has such a cell."""
 
     name: str
     kind: Kind
@@ -45,6 +45,7 @@ class CellColumn:
     is_time: bool
     name_tokens: tuple[int, ...]
     stats: ColumnStats
+    seen: bool
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ class TableStore:
 
     @cached_property
     def can_be_masked(self) -> npt.NDArray[np.bool_]:
-        """[C]: columns that a row can be asked about: not its time, nor texts that are all null."""
-        return np.asarray(
-            ~self.is_time & (self.is_value | (self.text_ptr.size > 1)), dtype=np.bool_
-        )
+        """[C]: columns that a row can be asked about: not its time, nor what is null in all
+        training rows."""
+        seen = np.array([c.seen for c in self.columns], dtype=np.bool_)
+        return np.asarray(seen & ~self.is_time, dtype=np.bool_)
 
     @cached_property
     def knots(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -232,6 +233,7 @@ def _column(entry: dict[str, Any]) -> CellColumn:
             knot_u=np.array(stats["knot_u"], dtype=np.float32),
             marginal=np.array(stats["marginal"], dtype=np.float32),
         ),
+        seen=entry["seen"],
     )
 
 
@@ -244,6 +246,7 @@ def column_entry(column: CellColumn) -> dict[str, Any]:
         "is_value": column.is_value,
         "is_time": column.is_time,
         "name_tokens": list(column.name_tokens),
+        "seen": column.seen,
         "stats": {
             "center": stats.center,
             "scale": stats.scale,

@@ -21,6 +21,9 @@ class TimeIndex:
 
     store: RowStore
 
+    def __reduce__(self) -> tuple[type[TimeIndex], tuple[RowStore]]:
+        return TimeIndex, (self.store,)  # another process sorts by itself
+
     @cached_property
     def _orders(self) -> dict[int, npt.NDArray[np.int32]]:
         """Per table whose rows are not stored in time order, the order [n] that sorts them."""

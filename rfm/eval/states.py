@@ -11,6 +11,7 @@ from rfm.data.sampler import Seeds, sample
 from rfm.data.serialise import TokenIds
 from rfm.data.targets import Source, TokenBudget
 from rfm.nn.model import RelationalModel
+from rfm.nn.modes import evaluating
 
 
 @torch.no_grad()
@@ -30,14 +31,12 @@ def seed_states(
         fan_out: [hops, edge types], see ``fan_outs``.
     """
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
     states = np.zeros((rows.size, model.backbone.row_encoder.width), dtype=np.float32)
-    for start in range(0, rows.size, batch_size):
-        span = slice(start, start + batch_size)
-        seeds = Seeds.at(rows[span], times[span])
-        subgraph = sample(source.store.graph, seeds, fan_out)
-        batch = context_batch(source, seeds, subgraph, ids, budget).to(device)
-        states[span] = model.backbone(batch).node[: seeds.row.size].float().cpu().numpy()
-    model.train(training)
+    with evaluating(model):
+        for start in range(0, rows.size, batch_size):
+            span = slice(start, start + batch_size)
+            seeds = Seeds.at(rows[span], times[span])
+            subgraph = sample(source.store.graph, seeds, fan_out)
+            batch = context_batch(source, seeds, subgraph, ids, budget).to(device)
+            states[span] = model.backbone(batch).node[: seeds.row.size].float().cpu().numpy()
     return states

@@ -212,7 +212,3 @@ A score on any of these is not zero-shot. In brackets, the fingerprint of the co
 |---|---|
 {table}
 """
-
-
-def count_parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())

@@ -39,7 +39,11 @@ class RowEncoderConfig:
     dropout: float = setting(0.0, ge=0, lt=1)
     max_positions: int = setting(256, ge=16, help="longest row or masked text, in tokens")
     gradient_checkpointing: bool = setting(False, help="trade time for memory")
-    frozen: bool = setting(False, help="keep the row encoder fixed and cache row states on disk")
+    frozen: bool = setting(
+        False,
+        help="keep the row encoder fixed and cache row states on disk; masks then read the cells "
+        "of their own row alone",
+    )
 
 
 def bart_config(config: RowEncoderConfig, vocab_size: int, pad: int, end: int) -> BartConfig:

@@ -14,6 +14,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from rfm.config import is_first_process
 from rfm.files import full_disk_said
 from rfm.train.metrics import MetricsFile
 
@@ -62,6 +63,16 @@ def find_resume(resume: str, run_dir: Path) -> Path | None:
     return found[-1]
 
 
+def start_over(run_dir: Path) -> None:
+    """Remove the checkpoints of an earlier run, and say so: before anything of the new one is
+    written, or ``resume=auto`` might take them for the new run's."""
+    old = checkpoints(run_dir)
+    if old and is_first_process():
+        _log.info("resume=never: removing the %d checkpoints in %s", len(old), run_dir)
+        for path in old:
+            _remove(path)
+
+
 def _check_whole(path: Path) -> None:
     whole = (path / ".metadata").is_file() if path.is_dir() else zipfile.is_zipfile(path)
     if not whole:
@@ -99,7 +110,10 @@ class Checkpoints(Callback):
     def _clear(self, step: int) -> None:
         """Remove what a crash left unfinished, and checkpoints of an earlier run after ``step``."""
         for path in [*self.folder.glob(".step-*.ckpt"), *checkpoints(self.folder.parent)]:
-            if path.name.startswith(".") or int(path.stem[len("step-") :]) > step:
+            if path.name.startswith("."):
+                _remove(path)
+            elif int(path.stem[len("step-") :]) > step:
+                _log.info("removing %s, of an earlier run that went further", path)
                 _remove(path)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:

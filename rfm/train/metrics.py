@@ -129,7 +129,7 @@ def read_metrics(path: Path) -> list[tuple[int, str, float]]:
 
 
 class PlainProgress(Callback):
-    """A line every ``every`` steps, for logs that are no terminal."""
+    """A line every ``every`` steps where there is no terminal, which has a progress bar."""
 
     def __init__(self, every: int, steps: int) -> None:
         self.every, self.steps = every, steps
@@ -146,7 +146,8 @@ class PlainProgress(Callback):
     ) -> None:
         self._rows += sum(bucket.token.shape[0] for bucket in batch.buckets)
         step, seconds = trainer.global_step, time.monotonic() - self._start
-        if step % self.every and step != self.steps:
+        within = (batch_idx + 1) % trainer.accumulate_grad_batches > 0
+        if on_terminal() or within or (step % self.every and step != self.steps):
             return
         done = max(1, step - self._first)
         means = {

@@ -88,8 +88,7 @@ class Pretrainer(LightningModule):
         self.sums += tally(self.model, batch, self.owners)
 
     def on_validation_epoch_end(self) -> None:
-        sums = self.sums.to(self.device) if self.device.type != "mps" else self.sums
-        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        sums = self.trainer.strategy.reduce(self.sums.to(self.device), reduce_op="sum")
         self.report = table(sums.cpu(), self.owners.names)
         if self.trainer.state.fn == TrainerFn.VALIDATING:  # the last, of a resumed run or not
             self.log("step", float(self.trainer.global_step), rank_zero_only=True)

@@ -16,6 +16,7 @@ from rfm.data.mixture import Mixture
 from rfm.data.serialise import serialise
 from rfm.files import alone, content_hash, publish
 from rfm.nn.model import RelationalModel
+from rfm.nn.modes import evaluating
 from rfm.nn.row_encoder import RowEncoder
 
 _log = logging.getLogger("rfm")
@@ -78,9 +79,7 @@ def _write_states(
     store = mixture.stores[source]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     home = next(encoder.parameters()).device
-    training = encoder.training
-    encoder.to(device).eval()
-    with path.open("wb") as file:
+    with path.open("wb") as file, evaluating(encoder.to(device)):
         for start in range(0, store.num_rows, _ROWS):
             rows = np.arange(start, min(start + _ROWS, store.num_rows))
             visible = np.zeros((rows.size, 0), dtype=np.uint8)
@@ -88,4 +87,4 @@ def _write_states(
             buckets, place = make_buckets(tokens, 0, _BUCKET_ROWS)
             states = torch.cat([encoder(bucket.to(device))[1] for bucket in buckets])
             file.write(states[torch.from_numpy(place).to(device)].half().cpu().numpy().tobytes())
-    encoder.to(home).train(training)
+    encoder.to(home)

@@ -19,7 +19,8 @@ from rfm.files import publish
 
 _PACKAGES = (
     "rfm", "torch", "lightning", "torch-geometric", "transformers", "tokenizers", "relbench",
-    "datasets", "omegaconf", "numba", "numpy", "pandas", "pyarrow", "safetensors",
+    "datasets", "omegaconf", "numba", "numpy", "pandas", "pyarrow", "safetensors", "wandb",
+    "huggingface-hub", "scikit-learn",
 )  # fmt: skip
 
 

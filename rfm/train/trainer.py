@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,6 +142,15 @@ def _precision(config: TrainerConfig) -> Any:
         return "32-true"  # on a CPU the layers themselves choose: see bf16_on_cpu
     fast = config.precision == "bf16" or torch.cuda.is_bf16_supported()
     return "bf16-mixed" if fast else "32-true"
+
+
+def decided(config: TrainerConfig) -> TrainerConfig:
+    """The same with the precision that ``auto`` stands for on this machine, so that a run is not
+    gone on with in another."""
+    if config.precision != "auto":
+        return config
+    fast = torch.cuda.is_bf16_supported() if uses_gpu(config) else has_fast_bf16()
+    return replace(config, precision="bf16" if fast else "fp32")
 
 
 def bf16_on_cpu(config: TrainerConfig) -> bool:

@@ -345,6 +345,18 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "-> customers" in err
 
 
+def test_command_reads_the_kinds_that_training_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "shop", shop())
+    (tmp_path / "kinds.yaml").write_text(
+        "shop: {orders: {price: category}}\nother: {t: {c: text}}\n"
+    )
+    argv = ["database=shop", f"data.root={tmp_path}", f"data.kinds={tmp_path / 'kinds.yaml'}"]
+    run_command(DescribeConfig, _main, prog="x", doc=None, argv=argv)
+    assert json.loads(capsys.readouterr().out)["kinds"]["category"] == 2
+
+
 @pytest.mark.realdata
 def test_real_databases(real_data: Path) -> None:
     names = list_databases(real_data)

@@ -58,11 +58,8 @@ def test_children_are_sorted_by_time_then_row(tmp_path):
     assert graph.child.size == graph.child_ptr[-1] == 4 + 5 + 2
 
 
-def test_edge_types_in_names(tmp_path):
+def test_what_a_table_asks_along(tmp_path):
     graph = build(tmp_path)
-    f2p, p2f = graph.edge_types[2:4]
-    assert (f2p.direction, p2f.direction) == ("f2p", "p2f")
-    assert str(f2p) == "f2p result.race_id -> race"
     ptr, edge_types = graph.asks
     asks = [edge_types[ptr[t] : ptr[t + 1]].tolist() for t in range(3)]
     assert asks == [[0, 4, 5], [2], [1, 3]]

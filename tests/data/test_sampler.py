@@ -1,6 +1,7 @@
 """The sampler against hand-made graphs, a plain Python reference, and its own other backend."""
 
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from rfm.data.compiled import HAS_NUMBA
 from rfm.data.graph import STATIC, EntityGraph, build_graph
-from rfm.data.sampler import HAS_NUMBA, Seeds, Subgraph, fan_outs, sample
+from rfm.data.sampler import Seeds, Subgraph, fan_outs, sample
 
 FIELDS = ("row", "seed", "hop", "edge_index", "edge_type")
 BACKENDS = ["numpy", *(["numba"] if HAS_NUMBA else [])]
@@ -439,16 +441,41 @@ def test_what_does_not_fit_is_refused(tmp_path):
         sample(graph, seeds, fan_out, backend="cuda")
 
 
+_DIGEST = """
+import hashlib, io, sys, warnings
+if sys.argv[2] == "without":
+    sys.modules["numba"] = None
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from rfm.data import sampler
+said = any("numba is not there" in str(warning.message) for warning in caught)
+assert said == (sys.argv[2] == "without")
+from pathlib import Path
+import torch
+from rfm.data.mixture import PretrainBatches
+from tests.shop import prepare_shop, small_batches
+batches = PretrainBatches(prepare_shop(Path(sys.argv[1])).mixture, small_batches(), 0, "train")
+warnings.simplefilter("error")
+file = io.BytesIO()
+torch.save([batches[i] for i in range(3)], file)
+print(hashlib.sha256(file.getvalue()).hexdigest())
+"""
+
+
 @pytest.mark.slow
-def test_without_numba(tmp_path):
-    code = (
-        "import sys, warnings; sys.modules['numba'] = None\n"
-        "with warnings.catch_warnings(record=True) as caught:\n"
-        "    warnings.simplefilter('always')\n"
-        "    from rfm.data.sampler import HAS_NUMBA\n"
-        "assert not HAS_NUMBA and 'numba cannot be used' in str(caught[-1].message)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_without_numba_batches_are_the_same(tmp_path):
+    """Or without a folder for its cache."""
+    readable = {**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", _DIGEST, str(tmp_path / str(i)), how],
+            check=True, capture_output=True, text=True, env=env,
+        ).stdout
+        for i, (how, env) in enumerate(
+            [("with", os.environ), ("without", os.environ), ("with", readable)]
+        )
+    ]  # fmt: skip
+    assert found[0] == found[1] == found[2] != ""
 
 
 @pytest.mark.realdata

@@ -127,9 +127,13 @@ def test_resume_from_a_path_goes_on_from_there(tiny_cache: Path, tmp_path: Path)
     assert (tmp_path / "a" / "metrics.csv").read_bytes() == last
 
 
-def test_resume_never_starts_over(tiny_cache: Path, tmp_path: Path) -> None:
+def test_resume_never_starts_over(
+    tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(tiny_cache, tmp_path / "a", "log.stop_after=2")
+    capsys.readouterr()
     run(tiny_cache, tmp_path / "a", "resume=never", "optim.lr=0.01", "log.stop_after=1")
+    assert f"removing the 1 checkpoints in {tmp_path / 'a'}" in capsys.readouterr().err
     steps = {line.split(",")[0] for line in (tmp_path / "a" / "metrics.csv").open()}
     assert steps == {"step", "0"}  # Lightning numbers a step by how many there were before it
 
