@@ -52,7 +52,7 @@ class ProbeConfig:
 
     run_dir: Path | None = setting(None, help="results; default: runs/probe-<time>")
     cache: Path = setting(factory=default_cache, help="synthetic databases and prepared stores")
-    seed: int = setting(0, ge=0)
+    seed: int = setting(0, ge=0, lt=2**32)
     count: int = setting(10, ge=1, help="databases")
     rows: int = setting(10_000, ge=500, help="rows of each database")
     steps: int = setting(600, ge=1, help="pretraining steps")

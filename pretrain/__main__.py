@@ -27,6 +27,7 @@ from rfm.train.row_cache import cache_rows
 from rfm.train.run_dir import check_same_run, start_run
 from rfm.train.trainer import (
     bf16_on_cpu,
+    check_trainer,
     choose_run_dir,
     decided,
     loader_workers,
@@ -40,11 +41,12 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """Run it; returns what the last line of output says."""
     quieten()
     set_up_cpu()
+    check_trainer(config.trainer, config.optim)
     seed_everything(config.seed, verbose=False)
     run_dir = choose_run_dir(config.run_dir, "pretrain", config.trainer)
     config = replace(config, run_dir=run_dir, trainer=decided(config.trainer))
-    corpus = open_corpus(config.data, config.seed)
     checkpoint = find_resume(config.resume, run_dir)
+    corpus = open_corpus(config.data, config.seed)
     if checkpoint is not None:
         check_same_run(checkpoint.parents[1], config, corpus.fingerprints, FREE)
 

@@ -24,7 +24,7 @@ class PretrainConfig:
     """One pretraining run."""
 
     run_dir: Path | None = setting(None, help="results; default: runs/pretrain-<time>")
-    seed: int = setting(0, ge=0)
+    seed: int = setting(0, ge=0, lt=2**32)
     resume: str = setting("auto", help="auto: go on in run_dir; never; or a checkpoint's path")
     data: DataConfig = setting(factory=DataConfig)
     batch: BatchConfig = setting(factory=BatchConfig)

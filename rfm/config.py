@@ -127,7 +127,8 @@ def run_command(
 ) -> None:
     """Run `main` as a command: config in, one JSON object as the last line of standard output.
 
-    While `main` runs, what it prints goes to standard error. A `ValueError` becomes `error: ...`
+    While `main` runs, what it prints goes to standard error. A `ValueError`, or what the operating
+    system says of a file, becomes `error: ...`
     on standard error and exit code 2; `RFM_TRACEBACK=1` shows the traceback instead. Numbers that
     are not finite become null. In a distributed run only rank 0 prints the object.
     """
@@ -135,15 +136,24 @@ def run_command(
         config = load_config(cls, sys.argv[1:] if argv is None else argv, prog=prog, doc=doc)
         with contextlib.redirect_stdout(sys.stderr):
             result = main(config)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("RFM_TRACEBACK") == "1":
             traceback.print_exc()
         else:
-            print(f"error: {error}\n(RFM_TRACEBACK=1 shows where)", file=sys.stderr)
+            print(f"error: {_what_failed(error)}\n(RFM_TRACEBACK=1 shows where)", file=sys.stderr)
         raise SystemExit(2) from None
     if is_first_process():
         sys.stderr.flush()
         print(json.dumps(_plain(result, finite=True), ensure_ascii=False), flush=True)
+
+
+def _what_failed(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"{error.filename}: {error.strerror}; choose another folder (run_dir=, data.cache= or "
+            "out=), or make this one readable and writable"
+        )
+    return str(error)
 
 
 def is_first_process() -> bool:

@@ -236,7 +236,9 @@ def _check_range(value: Any, metadata: Mapping[str, Any], key: str) -> None:
     elif isinstance(value, Sequence):
         for i, v in enumerate(value):
             _check_range(v, metadata, f"{key}[{i}]")
-    elif not all(_BOUNDS[name][1](value, metadata[name]) for name in bounds):
+    elif not math.isfinite(value) or not all(
+        _BOUNDS[name][1](value, metadata[name]) for name in bounds
+    ):
         raise InvalidValue(key, f"got {value!r}, wanted a number {range_text(metadata)}")
 
 

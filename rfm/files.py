@@ -48,8 +48,8 @@ def full_disk_said(path: Path) -> Iterator[None]:
     """Turn the error of a full disk while ``path`` is written into a ``ValueError``."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        # torch reports what the operating system said as text
+    except Exception as error:
+        # torch and safetensors report what the operating system said as text
         if getattr(error, "errno", None) in _FULL or "No space left on device" in str(error):
             raise ValueError(
                 f"the disk is full: could not write {path}; nothing was kept. Free some space, or "

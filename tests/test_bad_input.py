@@ -22,6 +22,7 @@ from pretrain.config import PretrainConfig
 from rfm.config import run_command
 from rfm.data import prepare as prepare_module
 from rfm.data.corpus import DataConfig, open_corpus
+from rfm.data.database import open_database
 from rfm.data.mixture import PretrainBatches
 from rfm.data.prepare import TextDictionary
 from tests.batches import tensors
@@ -194,6 +195,62 @@ def test_folders_that_are_no_database(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "no manifest.yaml in it" in error
 
 
+@pytest.mark.parametrize(
+    ("tables", "wanted"),
+    [
+        ({"orders": None}, "table 'orders' is None, wanted such as"),
+        ({"orders": {"fkeys": ["customer"]}}, "table 'orders' is {'fkeys': ['customer']}, wanted"),
+        (["orders"], "tables is ['orders'], wanted such as"),
+    ],
+)
+def test_manifests_of_another_shape(
+    tables: Any, wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shop(tmp_path)
+    manifest = yaml.safe_load((folder / "manifest.yaml").read_text())
+    (folder / "manifest.yaml").write_text(yaml.safe_dump({**manifest, "tables": tables}))
+    assert wanted in refused(tmp_path, capsys, folder)
+    for content in ("", "[1, 2]", "word"):
+        (folder / "manifest.yaml").write_text(content)
+        assert "wanted name, val_timestamp" in refused(tmp_path, capsys, folder)
+
+
+def test_unknown_keys_of_a_table_are_mentioned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shop(tmp_path)
+    manifest = yaml.safe_load((folder / "manifest.yaml").read_text())
+    manifest["tables"]["orders"]["primary_key"] = "id"
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    open_database(folder)
+    assert "table orders: primary_key means nothing here" in caplog.text
+
+
+def test_a_damaged_parquet_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whose end, which is all that opening reads, is whole."""
+    folder = shop(tmp_path)
+    path = folder / "db" / "orders.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:2000] = bytes(1996)
+    path.write_bytes(content)
+    assert f"{path}: cannot be read, write it again" in refused(tmp_path, capsys, folder)
+
+
+def test_a_damaged_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shop(tmp_path)
+    run(tmp_path / "cache", tmp_path / "good", f"data.databases=[{folder}]", "optim.steps=1")
+    for pattern, content in (
+        ("tokenizers/*/tokenizer.json", ""), ("tables/*/table.json", "[]"),
+        ("stores/*/store.json", "{}"),
+    ):  # fmt: skip
+        path = next((tmp_path / "cache").glob(pattern))
+        kept = path.read_text()
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"built again"):
+            run(tmp_path / "cache", tmp_path / "bad", f"data.databases=[{folder}]")
+        path.write_text(kept)
+
+
 def test_one_database_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = shop(tmp_path), shop(tmp_path / "copy")
     error = refused(tmp_path, capsys, first, second)
@@ -244,7 +301,7 @@ def test_a_database_without_validation_rows_is_trained_on(tmp_path: Path) -> Non
     assert said["validation"]["value"]["databases"] == 1
 
 
-@pytest.mark.parametrize("name", ["org/shop", "../../evil", ".hidden", ""])
+@pytest.mark.parametrize("name", ["org/shop", "../../evil", ".hidden", "", "n" * 300])
 def test_names_that_name_no_folder(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,7 +41,7 @@ def test_a_run_ends_with_one_json_object(tiny_cache: Path, tmp_path: Path) -> No
     assert said["steps"] == 4
     assert set(said["validation"]) <= {"value", "text", "link"}
     assert "step 4/4" in done.stderr
-    assert "Validation: rows between" in done.stderr
+    assert "Validation (rolling): rows between" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
 
@@ -95,6 +95,10 @@ def test_print_config_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFix
         ("data.weights.nowhere=2", "weights of unknown databases ['nowhere']"),
         ("data.synthetic=0", "no databases: name some in data.databases"),
         ("data.kinds=nowhere.yaml", "data.kinds=nowhere.yaml: wanted a YAML file"),
+        ("seed=4294967296", "seed: got 4294967296, wanted a number >= 0 and < 4294967296"),
+        ("optim.lr=.inf", "optim.lr: got inf, wanted a number > 0"),
+        ("resume=atuo", "resume=atuo: no such checkpoint; wanted auto, never"),
+        ("trainer.strategy=sharded", "set optim.ema=0"),
         ("--resume", "unknown flag '--resume'; write resume=<value>"),
         ("small.yaml", "'small.yaml' is not config=small.yaml"),
     ],
@@ -122,6 +126,19 @@ def test_bad_words_are_refused(
     assert message in errors[0]
     assert "RFM_TRACEBACK=1 shows where" in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("key", ["data.cache", "run_dir"])
+def test_a_folder_within_a_file(
+    key: str, tiny_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    given = words(tiny_cache, tmp_path / "run", f"{key}={tmp_path / 'taken' / 'x'}")
+    assert in_process(*given) == 2
+    err = capsys.readouterr().err
+    assert f"error: {tmp_path / 'taken' / 'x'}" in err
+    assert "choose another folder (run_dir=, data.cache= or out=)" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("key", ["data.cache", "run_dir"])

@@ -10,7 +10,9 @@ prints what every column was taken for.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +41,9 @@ from rfm.data.schema import (
     to_seconds,
 )
 
+_log = logging.getLogger("rfm")
 SAMPLE_ROWS = 100_000
+_LONGEST_NAME = 128
 _SAMPLE_BLOCKS = 8
 _REINDEX = (
     "reset the key to 0..n-1 in row order and rewrite the foreign keys that point at it "
@@ -95,9 +99,10 @@ class Database:
         self, table: str, columns: Sequence[str], rows: int = 262_144
     ) -> Iterator[pa.RecordBatch]:
         """Stream the given columns of a table, in that order, `rows` rows at a time."""
-        with pq.ParquetFile(self.tables[table].path) as file:
+        path = self.tables[table].path
+        with _readable(path), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
-                yield batch.select(list(columns))
+                yield _without_views(batch.select(list(columns)))
 
     def times(self, table: str) -> npt.NDArray[np.int64]:
         """Unix seconds [n] of the time column, rounded down; `STATIC` without a time column.
@@ -265,7 +270,7 @@ class Database:
             starts = np.linspace(0, len(training) - size, _SAMPLE_BLOCKS).astype(np.int64)
             training = training[(starts[:, None] + np.arange(size)).ravel()]
         parts, start = [], 0
-        with pq.ParquetFile(table.path) as file:
+        with _readable(table.path), pq.ParquetFile(table.path) as file:
             for group in range(file.num_row_groups):
                 end = start + file.metadata.row_group(group).num_rows
                 if np.searchsorted(training, start) < np.searchsorted(training, end):
@@ -273,11 +278,29 @@ class Database:
                     for batch in file.iter_batches(row_groups=[group]):
                         low, high = np.searchsorted(training, [at, at + len(batch)])
                         if low < high:
-                            parts.append(batch.take(pa.array(training[low:high] - at)))
+                            rows = pa.array(training[low:high] - at)
+                            parts.append(_without_views(batch).take(rows))
                         at += len(batch)
                 start = end
             schema = parts[0].schema if parts else file.schema_arrow
         return pa.Table.from_batches(parts, schema)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Name the file that cannot be read, although its end is that of a parquet file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: cannot be read, write it again: {error}") from error
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Text views, which few functions of Arrow know, as plain text."""
+    for i, column in enumerate(batch.schema):
+        if pa.types.is_string_view(column.type):
+            batch = batch.set_column(i, column.name, batch.column(i).cast(pa.large_string()))
+    return batch
 
 
 _fingerprints: dict[tuple[str, int, int], str] = {}
@@ -310,6 +333,7 @@ def open_database(
     from relbench.manifest import DatasetManifest
 
     try:
+        _check_manifest(yaml.safe_load(path.read_text()), path)
         manifest = DatasetManifest.load(path)
     except KeyError as error:
         raise ValueError(f"{path}: lacks {error.args[0]}") from None
@@ -322,11 +346,11 @@ def open_database(
             f"{path}: val_timestamp {manifest.val_timestamp} is after test_timestamp "
             f"{manifest.test_timestamp}; training rows come first, then validation, then test"
         )
-    name = str(manifest.name)
-    if not name or name.startswith(".") or set(name) & set("/\\"):
+    name = "" if manifest.name is None else str(manifest.name)
+    if not name or name.startswith(".") or set(name) & set("/\\") or len(name) > _LONGEST_NAME:
         raise ValueError(
-            f"{path}: name is {name!r}, wanted one that can name a folder: without slashes and "
-            "not beginning with a dot"
+            f"{path}: name is {name!r}, wanted one that can name a folder: without slashes, not "
+            f"beginning with a dot, at most {_LONGEST_NAME} characters"
         )
     if not manifest.tables:
         raise ValueError(f"{path}: has no tables")
@@ -342,6 +366,22 @@ def open_database(
             if tables[parent].primary_key is None:
                 raise ValueError(f"{where}, which has no primary key (pkey)")
     return Database(name, folder, val, test, tables, overrides)
+
+
+def _check_manifest(content: Any, path: Path) -> None:
+    """The shape of a manifest, table by table."""
+    wanted = "tables: {orders: {pkey: id, time_col: at, fkeys: {customer: customers}}}"
+    if not isinstance(content, dict):
+        raise ValueError(f"wanted name, val_timestamp, test_timestamp and {wanted}")
+    tables = content.get("tables")
+    if tables is not None and not isinstance(tables, dict):
+        raise ValueError(f"tables is {tables!r}, wanted such as {wanted}")
+    for name, table in (tables or {}).items():
+        if not isinstance(table, dict) or not isinstance(table.get("fkeys", {}), dict):
+            raise ValueError(f"table {name!r} is {table!r}, wanted such as {wanted}")
+        others = sorted(str(key) for key in set(table) - {"pkey", "time_col", "fkeys"})
+        if others:
+            _log.warning("%s: table %s: %s means nothing here", path, name, ", ".join(others))
 
 
 def _timestamp(value: Any, name: str, path: Path) -> int:

@@ -174,6 +174,16 @@ def open_store(folder: Path) -> RowStore:
         ValueError: if a file is missing or damaged.
     """
     meta = _read_json(folder / "store.json")
+    try:
+        return _open_store(folder, meta)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder} or a table that it names is damaged ({error!r}): delete it, so that it is "
+            "built again"
+        ) from error
+
+
+def _open_store(folder: Path, meta: dict[str, Any]) -> RowStore:
     tables = tuple(_open_table(folder.parent.parent / "tables" / key) for key in meta["tables"])
     return RowStore(
         name=meta["name"],
@@ -213,7 +223,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path} is missing or damaged ({error}): delete its folder, so that it is built again"
+            f"{path} is missing or damaged ({error}): delete its folder, and the folder under "
+            "stores that names it, so that they are built again"
         ) from error
     return found
 

@@ -44,10 +44,17 @@ class Tokenizer:
         """Read ``tokenizer.json``, or BART's ``vocab.json`` + ``merges.txt``, of a local folder.
 
         Raises:
-            ValueError: if the folder holds neither, or the vocabulary lacks BART's special tokens.
+            ValueError: if the folder holds neither, if it cannot be read, or if the vocabulary
+                lacks BART's special tokens.
         """
         if (folder / FILE).is_file():
-            backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
+            try:
+                backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
+            except Exception as error:  # the library has no exception of its own
+                raise ValueError(
+                    f"{folder / FILE} cannot be read ({error}): get it again; in a cache, delete "
+                    "its folder, so that it is built again"
+                ) from error
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             bpe = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
             backend = _byte_level(bpe)

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import tokenizers
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import BartConfig, BartModel
 
+from rfm.config_types import InvalidValue, build
 from rfm.data.batch import PretrainBatch
 from rfm.files import publish
 from rfm.nn.backbone import Backbone, BackboneConfig, States
-from rfm.nn.graph_sage import GraphSAGEConfig
 from rfm.nn.objectives import Link, Loss, MaskedRow
-from rfm.nn.row_encoder import RowEncoder, RowEncoderConfig
+from rfm.nn.row_encoder import RowEncoder
 
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
 
@@ -156,30 +157,53 @@ def read_model(folder: Path, device: str = "cpu") -> RelationalModel:
             f"checkpoint {folder} lacks {', '.join(missing)}: copy the whole folder that "
             "save_pretrained wrote (a run keeps it under <run_dir>/model)"
         )
+    described, tokenizer = _read_config(folder / CONFIG), _read_tokenizer(folder / TOKENIZER)
     try:
-        described = json.loads((folder / CONFIG).read_text())
-        config = _backbone_config(described["backbone"])
         bart = BartModel(BartConfig.from_dict(described["bart"]))
-        tokenizer = (folder / TOKENIZER).read_text()
-        json.loads(tokenizer)
-        model = RelationalModel(config, bart, tokenizer, described["about"])
-        safetensors.torch.load_model(model, str(folder / WEIGHTS), device=device)
-    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
+        model = RelationalModel(described["backbone"], bart, tokenizer, described["about"])
+    except Exception as error:  # of whichever library first takes offence
+        raise ValueError(f"{folder / CONFIG} describes no model: {error}") from error
+    words = tokenizers.Tokenizer.from_str(tokenizer).get_vocab_size()
+    if words > bart.config.vocab_size:
         raise ValueError(
-            f"checkpoint {folder} cannot be read, a file is truncated or was written by another "
-            f"version: {error}"
+            f"{folder / TOKENIZER} has {words} tokens, {CONFIG} {bart.config.vocab_size}: they are "
+            "not of one model"
+        )
+    try:
+        safetensors.torch.load_model(model, str(folder / WEIGHTS), device=device)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ValueError(
+            f"{folder / WEIGHTS} cannot be read, it is truncated or of another model: {error}"
         ) from error
     return model.to(device).eval()
 
 
-def _backbone_config(described: Mapping[str, Any]) -> BackboneConfig:
-    graph_sage = dict(described["graph_sage"])
-    graph_sage["aggregations"] = tuple(graph_sage["aggregations"])
-    return BackboneConfig(
-        row_encoder=replace(RowEncoderConfig(**described["row_encoder"]), pretrained=""),
-        graph_sage=GraphSAGEConfig(**graph_sage),
-        hops=described["hops"],
-    )
+def _read_config(path: Path) -> dict[str, Any]:
+    """The parts of a ``config.json``: backbone (a BackboneConfig), bart, about."""
+    try:
+        described = json.loads(path.read_text())
+        parts = {name: dict(described[name]) for name in ("backbone", "bart", "about")}
+        backbone = build(BackboneConfig, parts["backbone"], "backbone", None)
+    except InvalidValue as error:
+        raise ValueError(f"{path} cannot be read: {error.key}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read, it is truncated or was written by another version: {error}"
+        ) from error
+    encoder = replace(backbone.row_encoder, pretrained="")  # its weights are in the folder
+    return {**parts, "backbone": replace(backbone, row_encoder=encoder)}
+
+
+def _read_tokenizer(path: Path) -> str:
+    """The JSON of a tokenizer that can be read."""
+    try:
+        text = path.read_text()
+        words = tokenizers.Tokenizer.from_str(text).get_vocab_size()
+    except Exception as error:  # the library has no exception of its own
+        raise ValueError(f"{path} cannot be read, it is truncated: {error}") from error
+    if words == 0:
+        raise ValueError(f"{path} holds no vocabulary")
+    return text
 
 
 def model_card(about: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import re
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -46,19 +48,23 @@ def find_resume(resume: str, run_dir: Path) -> Path | None:
         _log.info("resume=never: starting from step 0")
         return None
     if resume != "auto":
-        if not Path(resume).exists():
+        if not resume or not _is_whole(Path(resume)):
+            what = "no checkpoint, or truncated" if Path(resume).exists() else "no such checkpoint"
             raise ValueError(
-                f"resume={resume}: no such checkpoint; wanted auto, never, or a path such as "
+                f"resume={resume}: {what}; wanted auto, never, or a path such as "
                 f"{run_dir / 'checkpoints' / 'step-000100.ckpt'}"
             )
-        _check_whole(Path(resume))
         _log.info("resuming from %s, as asked", resume)
         return Path(resume)
     found = checkpoints(run_dir)
     if not found:
         _log.info("resume=auto: no checkpoint in %s, starting from step 0", run_dir)
         return None
-    _check_whole(found[-1])
+    if not _is_whole(found[-1]):
+        raise ValueError(
+            f"{found[-1]} is no checkpoint of a run, or was truncated: delete it, and resume=auto "
+            "takes the one before; or start over with resume=never"
+        )
     _log.info("resume=auto: resuming from %s", found[-1])
     return found[-1]
 
@@ -73,13 +79,17 @@ def start_over(run_dir: Path) -> None:
             _remove(path)
 
 
-def _check_whole(path: Path) -> None:
-    whole = (path / ".metadata").is_file() if path.is_dir() else zipfile.is_zipfile(path)
-    if not whole:
-        raise ValueError(
-            f"{path} is no checkpoint of a run, or was truncated: delete it, and resume=auto takes "
-            "the one before; or start over with resume=never"
-        )
+def _is_whole(path: Path) -> bool:
+    """Whether a checkpoint is one of Lightning's, and all of it can be read."""
+    if path.is_dir():
+        return (path / ".metadata").is_file()  # sharded; written last
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
+    except (OSError, zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, EOFError):
+        return False
+    return damaged is None and isinstance(state, dict) and "pytorch-lightning_version" in state
 
 
 class Checkpoints(Callback):

@@ -122,9 +122,12 @@ def read_metrics(path: Path) -> list[tuple[int, str, float]]:
         return []
     rows = []
     with path.open(newline="") as file:
-        for row in csv.reader(file):
-            if len(row) == 3 and row != _HEADER:
-                rows.append((int(row[0]), row[1], float(row[2])))
+        try:
+            for row in csv.reader(file):
+                if len(row) == 3 and row != _HEADER:
+                    rows.append((int(row[0]), row[1], float(row[2])))
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path} is damaged: {error}; move it away") from None
     return rows
 
 

@@ -27,10 +27,9 @@ def write_report(rows: Sequence[dict[str, Any]], run_dir: Path) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows({k: _round(v) for k, v in row.items()} for row in rows)
-    table = Table(
-        title="Validation (rolling): rows between the validation and the test timestamp, each at "
-        "its own time"
-    )
+    if not rows:
+        _log.warning("No row between the validation and the test timestamp: nothing was validated.")
+    table = Table(title="Validation (rolling): rows between validation and test timestamp")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in COLUMNS[:3] else "right")
     for row in rows:

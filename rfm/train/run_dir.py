@@ -91,7 +91,7 @@ def check_same_run(
                 f"{run_dir} holds checkpoints but no {name}, so that nobody can tell what they are "
                 "of: choose another run_dir, or start over with resume=never"
             )
-    before = _flat(yaml.safe_load((run_dir / "config.yaml").read_text()))
+    before = _flat(_read(run_dir / "config.yaml"))
     now = _flat(yaml.safe_load(config_yaml(config)))
     keys = sorted(
         key
@@ -104,7 +104,7 @@ def check_same_run(
             f"{run_dir} holds a run with another config ({changes}): give the same config, choose "
             "another run_dir, or start over with resume=never"
         )
-    data = json.loads((run_dir / "data.json").read_text())
+    data = _read(run_dir / "data.json")
     changed = sorted(
         n for n in data.keys() | fingerprints.keys() if data.get(n) != fingerprints.get(n)
     )
@@ -113,6 +113,17 @@ def check_same_run(
             f"{run_dir} holds a run on other data, {changed} changed since: choose another "
             "run_dir, or start over with resume=never"
         )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A mapping from a file of a run, YAML or (a part of it) JSON."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; start over with resume=never") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged; start over with resume=never")
+    return content
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

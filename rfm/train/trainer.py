@@ -72,15 +72,7 @@ def make_trainer(
     loggers: Sequence[Logger],
     callbacks: Sequence[Callback],
 ) -> Trainer:
-    """A trainer for ``optim.steps`` optimiser steps over endless batches.
-
-    Raises:
-        ValueError: for combinations that cannot work.
-    """
-    if config.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ValueError("trainer.accelerator=gpu, but torch sees no GPU: use auto or cpu")
-    if config.strategy == "sharded" and optim.ema > 0:
-        raise ValueError("trainer.strategy=sharded does not keep averaged weights: set optim.ema=0")
+    """A trainer for ``optim.steps`` optimiser steps over endless batches."""
     gpu = uses_gpu(config)
     devices, nodes = processes(config)
     averaging = [Averaging(optim.ema)] if optim.ema > 0 else []
@@ -144,6 +136,18 @@ def _precision(config: TrainerConfig) -> Any:
     return "bf16-mixed" if fast else "32-true"
 
 
+def check_trainer(config: TrainerConfig, optim: OptimConfig) -> None:
+    """
+    Raises:
+        ValueError: for what cannot work, here or together.
+    """
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator=gpu, but torch sees no GPU: use auto or cpu")
+    if config.strategy == "sharded" and optim.ema > 0:
+        raise ValueError("trainer.strategy=sharded does not keep averaged weights: set optim.ema=0")
+    processes(config)
+
+
 def decided(config: TrainerConfig) -> TrainerConfig:
     """The same with the precision that ``auto`` stands for on this machine, so that a run is not
     gone on with in another."""
@@ -172,6 +176,8 @@ def choose_run_dir(asked: Path | None, name: str, config: TrainerConfig) -> Path
     """
     if asked is not None and asked.exists() and not asked.is_dir():
         raise ValueError(f"run_dir={asked} is a file: give a folder")
+    if asked is not None and (asked / "model").is_file():
+        raise ValueError(f"run_dir={asked} holds a file where its model would go: give another")
     if asked is not None:
         return asked
     devices, nodes = processes(config)

@@ -325,6 +325,21 @@ def test_the_hub_cache(tmp_path: Path, repo: str, subdir: str, spec: str) -> Non
         open_database(spec)
 
 
+def test_text_views_are_texts(tmp_path: Path) -> None:
+    write(tmp_path / "shop", shop())
+    path = tmp_path / "shop" / "db" / "customers.parquet"
+    table = pq.read_table(path)
+    before = open_database(tmp_path / "shop").kinds
+    at = table.column_names.index("name")
+    viewed = table.set_column(at, "name", table.column("name").cast(pa.string_view()))
+    pq.write_table(viewed, path)
+    db = open_database(tmp_path / "shop")
+    assert pq.read_schema(path).field("name").type == pa.string_view()
+    assert db.kinds == before
+    batch = next(db.batches("customers", ["name"]))
+    assert batch.column(0).to_pylist() == table.column("name").to_pylist()
+
+
 def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
     db = open_database(write(tmp_path / "shop", shop()))
     first = db.fingerprint("orders")

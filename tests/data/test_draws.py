@@ -210,9 +210,9 @@ def test_links_of_a_static_child_are_asked_at_a_time_of_the_split(shop: Shop) ->
 
 def test_parents_that_are_not_there_yet_are_not_asked_for(tmp_path: Path) -> None:
     day = pd.Timestamp("2019-01-01")
-    parents = pd.DataFrame({"id": [0, 1], "at": [day, day + pd.Timedelta("300D")]})
+    parents = pd.DataFrame({"id": [0, 1, 2], "at": [day, day, day + pd.Timedelta("300D")]})
     children = pd.DataFrame(
-        {"at": [day + pd.Timedelta(f"{i}D") for i in range(1, 9)], "p": [0, 1] * 4}
+        {"at": [day + pd.Timedelta(f"{i}D") for i in range(1, 9)], "p": [0, 2] * 4}
     )
     keys = {
         "p": {"pkey": "id", "time_col": "at"},
@@ -221,7 +221,20 @@ def test_parents_that_are_not_there_yet_are_not_asked_for(tmp_path: Path) -> Non
     shop = prepare_shop(tmp_path, {"p": parents, "c": children}, keys)
     draw = link(shop, 0, queries=50)
     assert sorted(draw.queries.row - shop.row("c", 0)) == [0, 2, 4, 6]
-    assert draw.candidates.row.tolist() == [shop.row("p", 0)]
+    assert draw.candidates.row.tolist() == [shop.row("p", 0), shop.row("p", 1)]
+
+
+def test_without_another_parent_there_is_nothing_to_ask(tmp_path: Path) -> None:
+    """A row of a table that refers to itself does not count: it is not its own parent."""
+    alone = pd.DataFrame({"id": [0, 1], "boss": pd.array([1, None], dtype="Int64")})
+    three = pd.DataFrame({"id": [0, 1, 2], "boss": pd.array([1, None, 1], dtype="Int64")})
+    for table, queries in ((alone, []), (three, [0, 2])):
+        keys = {"t": {"pkey": "id", "fkeys": {"boss": "t"}}}
+        shop = prepare_shop(tmp_path / str(len(table)), {"t": table}, keys)
+        for split in ("train", "val"):
+            found = [link(shop, 0, split, seed=seed) for seed in range(4)]
+            assert {int(r) for draw in found for r in draw.queries.row} <= set(queries)
+            assert all((draw.allowed.sum(1) > 1).all() for draw in found)
 
 
 def test_training_negatives_are_all_candidates_some_of_them_near(shop: Shop) -> None:

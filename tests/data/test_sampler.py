@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from rfm.data.compiled import HAS_NUMBA
+from rfm.data.database import open_database
 from rfm.data.graph import STATIC, EntityGraph, build_graph
+from rfm.data.locate import list_databases
 from rfm.data.sampler import Seeds, Subgraph, fan_outs, sample
 
 FIELDS = ("row", "seed", "hop", "edge_index", "edge_type")
@@ -478,36 +477,40 @@ def test_without_numba_batches_are_the_same(tmp_path):
     assert found[0] == found[1] == found[2] != ""
 
 
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba cannot be used")
+def test_backends_agree_on_every_real_database(tmp_path, real_data):
+    for name in list_databases(real_data):
+        agree_on(open_database(real_data / name), tmp_path / name)
+
+
 @pytest.mark.realdata
 @pytest.mark.skipif(not HAS_NUMBA, reason="numba cannot be used")
 def test_backends_agree_on_real_data(tmp_path, real_data):
-    folder = real_data / "rel-f1"
-    if not folder.is_dir():
-        pytest.skip(f"no rel-f1 in {real_data}")
-    manifest = yaml.safe_load((folder / "manifest.yaml").read_text())["tables"]
-    frames = {
-        name: pq.read_table(folder / "db" / f"{name}.parquet").to_pandas() for name in manifest
-    }
-    keys = [(t, c, p) for t, d in manifest.items() for c, p in d["fkeys"].items()]
-    parents = (
-        pd.Index(frames[p][manifest[p]["pkey"]]).get_indexer(frames[t][c]).astype(np.int32)
-        for t, c, p in keys
+    agree_on(open_database("rel-f1", real_data), tmp_path)
+
+
+def agree_on(database, folder):
+    tables = database.tables.values()
+    keys = [(t.name, c, p) for t in tables for c, p in t.foreign_keys.items()]
+    graph = build_graph(
+        folder,
+        {t.name: t.num_rows for t in tables},
+        keys,
+        (database.parents(child, column) for child, column, _ in keys),
+        (database.times(t.name) if t.time_column else None for t in tables),
     )
-    times = (
-        None
-        if d["time_col"] is None
-        else frames[t][d["time_col"]].to_numpy().astype("datetime64[s]").astype("int64")
-        for t, d in manifest.items()
-    )
-    sizes = {t: len(frame) for t, frame in frames.items()}
-    graph = build_graph(tmp_path, sizes, keys, parents, times)
     rng = np.random.default_rng(0)
-    start = graph.table_start[graph.tables.index("results")]
-    rows = np.sort(start + rng.choice(sizes["results"], 64, replace=False))
-    own = [f for f, key in enumerate(keys) if key[0] == "results"]
-    cut = [own[0], own[1], own[2], -1] * 16
-    hidden = [[int(r) + 1, int(r) + 5] for r in rows]
-    seeds = make_seeds(rows, graph.row_time[rows], cut=cut, hidden=hidden)
+    child = max({t for t, _, _ in keys}, key=lambda t: database.tables[t].num_rows)
+    start = graph.table_start[graph.tables.index(child)]
+    size = database.tables[child].num_rows
+    rows = np.sort(start + rng.choice(size, 64, replace=False))
+    own = [f for f, key in enumerate(keys) if key[0] == child]
+    cut = [[*own, -1][i % (len(own) + 1)] for i in range(64)]
+    hidden = [sorted({int(r) - 1, int(r) - 5} & set(range(graph.num_rows))) for r in rows]
+    time = np.where(graph.row_time[rows] == STATIC, database.test_timestamp, graph.row_time[rows])
+    seeds = make_seeds(rows, time, cut=cut, hidden=hidden)
     for strategy, max_rows in (("last", 0), ("last", 60), ("uniform", 0)):
         args = (graph, seeds, fan_outs(graph, [32, 16]), strategy, max_rows, 7)
         out = sample(*args, backend="numba")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
@@ -127,7 +128,7 @@ def test_a_truncated_file_is_an_error(name: str, share: float, saved: Path, tmp_
     folder = copy(saved, tmp_path / "model")
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=f"checkpoint {folder} cannot be read, a file is trunc"):
+    with pytest.raises(ValueError, match=f"{folder / name} cannot be read, it is truncated"):
         RelationalModel.from_pretrained(folder)
 
 
@@ -137,7 +138,48 @@ def test_a_config_of_something_else_is_an_error(key: str, saved: Path, tmp_path:
     described = json.loads((folder / CONFIG).read_text())
     del described[key]
     (folder / CONFIG).write_text(json.dumps(described))
-    with pytest.raises(ValueError, match=f"checkpoint {folder} cannot be read"):
+    with pytest.raises(ValueError, match=rf"{folder / CONFIG} cannot be read.*'{key}'"):
+        RelationalModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "message"),
+    [
+        ("bart", "d_model", "128", "describes no model"),
+        ("bart", "encoder_attention_heads", 3, "describes no model: embed_dim must be"),
+        ("backbone", "hops", "two", "backbone.hops: got 'two', wanted a whole number"),
+        ("backbone", "hopps", 2, "unknown"),
+        ("backbone", "row_encoder", {"frozen": "no"}, "backbone.row_encoder.frozen: got 'no'"),
+        ("backbone", "graph_sage", {"aggregations": "mean"}, "graph_sage.aggregations: got 'mean'"),
+        ("backbone", "graph_sage", {"dropout": 5}, "backbone.graph_sage.dropout: got 5"),
+    ],
+)
+def test_a_config_with_a_wrong_value_is_an_error(
+    part: str, key: str, value: Any, message: str, saved: Path, tmp_path: Path
+) -> None:
+    folder = copy(saved, tmp_path / "model")
+    described = json.loads((folder / CONFIG).read_text())
+    described[part][key] = value
+    (folder / CONFIG).write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=rf"(?s){folder / CONFIG} .*{message}"):
+        RelationalModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", [CONFIG, TOKENIZER])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{}", b"null", b"[1]"])
+def test_a_damaged_file_is_named(name: str, content: bytes, saved: Path, tmp_path: Path) -> None:
+    folder = copy(saved, tmp_path / "model")
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{folder / name} "):
+        RelationalModel.from_pretrained(folder)
+
+
+def test_a_larger_tokenizer_is_an_error(saved: Path, tmp_path: Path) -> None:
+    folder = copy(saved, tmp_path / "model")
+    larger = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
+    larger.add_tokens(["some", "more", "words"])
+    larger.save(str(folder / TOKENIZER))
+    with pytest.raises(ValueError, match="they are not of one model"):
         RelationalModel.from_pretrained(folder)
 
 
@@ -146,7 +188,7 @@ def test_weights_of_another_size_are_an_error(saved: Path, tmp_path: Path) -> No
     described = json.loads((folder / CONFIG).read_text())
     described["backbone"]["hops"] = 1
     (folder / CONFIG).write_text(json.dumps(described))
-    with pytest.raises(ValueError, match=f"checkpoint {folder} cannot be read"):
+    with pytest.raises(ValueError, match=f"{folder / WEIGHTS} cannot be read"):
         RelationalModel.from_pretrained(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -107,7 +108,7 @@ def test_resume_says_what_it_does(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         assert find_resume("auto", tmp_path) is None
         assert f"no checkpoint in {tmp_path}" in caplog.text
         for name in ("step-000002.ckpt", "step-000010.ckpt", ".step-000012.ckpt", "step-9.ckpt.x"):
-            torch.save({}, folder / name)
+            torch.save({"pytorch-lightning_version": "2"}, folder / name)
         assert find_resume("auto", tmp_path) == folder / "step-000010.ckpt"
         assert f"resuming from {folder / 'step-000010.ckpt'}" in caplog.text
         assert find_resume("never", tmp_path) is None
@@ -188,6 +189,50 @@ def test_a_truncated_checkpoint_is_refused(
     path = tmp_path / "a" / "checkpoints" / "step-000002.ckpt"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"step-000002\.ckpt is no checkpoint .* truncated"):
+        run(tiny_cache, tmp_path / "a")
+
+
+@pytest.mark.parametrize("where", ["", ".", "model", "config.yaml", "checkpoints", "other.zip"])
+def test_a_path_that_is_no_checkpoint_is_refused(
+    where: str, tiny_cache: Path, tmp_path: Path
+) -> None:
+    """With no advice to delete it: it may be anything."""
+    run(tiny_cache, tmp_path / "a", "log.stop_after=2")
+    torch.save({"no": "checkpoint"}, tmp_path / "a" / "other.zip")
+    given = tmp_path / "a" / where if where else ""
+    with pytest.raises(ValueError, match=r"resume=.*wanted auto, never, or a path") as error:
+        run(tiny_cache, tmp_path / "b", f"resume={given}")
+    assert "delete" not in str(error.value)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_damaged_checkpoint_is_refused(tiny_cache: Path, tmp_path: Path) -> None:
+    """Also where its ends are whole."""
+    run(tiny_cache, tmp_path / "a", "log.stop_after=2")
+    path = tmp_path / "a" / "checkpoints" / "step-000002.ckpt"
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"step-000002\.ckpt is no checkpoint .* truncated"):
+        run(tiny_cache, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *itertools.product(
+            ["config.yaml", "data.json"], [b"\xff\xfe\x00", b"a: [b", b"a,b\n", b""]
+        ),
+        *itertools.product(["metrics.csv"], [b"\xff\xfe\x00", b"a,b,c\n"]),  # or cut short
+    ],
+)
+def test_damaged_files_of_a_run_are_named(
+    name: str, content: bytes, tiny_cache: Path, tmp_path: Path
+) -> None:
+    run(tiny_cache, tmp_path / "a", "log.stop_after=2")
+    (tmp_path / "a" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{tmp_path / 'a' / name} (cannot be read|is damaged)"):
         run(tiny_cache, tmp_path / "a")
 
 
