@@ -18,6 +18,7 @@ from rfm.config import run_command
 from rfm.data.corpus import open_corpus
 from rfm.data.datamodule import PretrainData
 from rfm.data.mixture import PretrainBatches
+from rfm.data.targets import MAX_NAME_TOKENS
 from rfm.train.build import build_model, describe_training
 from rfm.train.checkpoints import Checkpoints, find_resume, start_over
 from rfm.train.metrics import PlainProgress, make_loggers
@@ -54,7 +55,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     model = build_model(
         config.model,
         corpus,
-        config.batch.max_tokens,
+        max(config.batch.max_tokens, MAX_NAME_TOKENS + config.batch.max_text_tokens),
         compiled=config.trainer.compile,
         bf16_on_cpu=bf16_on_cpu(config.trainer),
     )

@@ -41,7 +41,7 @@ class PretrainConfig:
                 "wanted one fan-out per hop"
             )
         if self.model.row_encoder.pretrained:
-            return  # how long the rows may be is seen when the weights are read
+            return  # which have a length of their own: see rfm.train.build
         if self.batch.max_tokens > self.model.row_encoder.max_positions:
             raise ValueError(
                 f"batch.max_tokens={self.batch.max_tokens} is more than "

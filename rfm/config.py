@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -43,6 +44,7 @@ from rfm.config_types import (
 from rfm.files import publish
 
 C = TypeVar("C")
+_FOLDERS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 def setting(
@@ -127,8 +129,8 @@ def run_command(
 ) -> None:
     """Run `main` as a command: config in, one JSON object as the last line of standard output.
 
-    While `main` runs, what it prints goes to standard error. A `ValueError`, or what the operating
-    system says of a file, becomes `error: ...`
+    While `main` runs, what it prints goes to standard error. A `ValueError`, or a file or folder
+    that may not be there or not be touched, becomes `error: ...`
     on standard error and exit code 2; `RFM_TRACEBACK=1` shows the traceback instead. Numbers that
     are not finite become null. In a distributed run only rank 0 prints the object.
     """
@@ -137,6 +139,8 @@ def run_command(
         with contextlib.redirect_stdout(sys.stderr):
             result = main(config)
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _FOLDERS:
+            raise
         if os.environ.get("RFM_TRACEBACK") == "1":
             traceback.print_exc()
         else:
@@ -148,7 +152,7 @@ def run_command(
 
 
 def _what_failed(error: ValueError | OSError) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
+    if isinstance(error, OSError):
         return (
             f"{error.filename}: {error.strerror}; choose another folder (run_dir=, data.cache= or "
             "out=), or make this one readable and writable"

@@ -48,9 +48,10 @@ def full_disk_said(path: Path) -> Iterator[None]:
     """Turn the error of a full disk while ``path`` is written into a ``ValueError``."""
     try:
         yield
-    except Exception as error:
+    except BaseException as error:  # torch's sharded checkpoints raise one of these
         # torch and safetensors report what the operating system said as text
-        if getattr(error, "errno", None) in _FULL or "No space left on device" in str(error):
+        said = any(os.strerror(code) in str(error) for code in _FULL)
+        if getattr(error, "errno", None) in _FULL or said:
             raise ValueError(
                 f"the disk is full: could not write {path}; nothing was kept. Free some space, or "
                 "choose another folder (data.cache=, run_dir=)"

@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -233,7 +235,7 @@ def test_a_damaged_parquet_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
     content = bytearray(path.read_bytes())
     content[4:2000] = bytes(1996)
     path.write_bytes(content)
-    assert f"{path}: cannot be read, write it again" in refused(tmp_path, capsys, folder)
+    assert f"{path}: is damaged, write it again" in refused(tmp_path, capsys, folder)
 
 
 def test_a_damaged_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,11 +246,14 @@ def test_a_damaged_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("stores/*/store.json", "{}"),
     ):  # fmt: skip
         path = next((tmp_path / "cache").glob(pattern))
-        kept = path.read_text()
         path.write_text(content)
-        with pytest.raises(ValueError, match=r"built again"):
+        with pytest.raises(ValueError, match=r"built again") as error:
             run(tmp_path / "cache", tmp_path / "bad", f"data.databases=[{folder}]")
-        path.write_text(kept)
+        assert str(path) in str(error.value)
+        named = re.findall(rf"{tmp_path}/cache/\w+/[\w-]+(?![\w/-])", str(error.value))
+        for entry in {path.parent, *map(Path, named)}:
+            shutil.rmtree(entry)
+        run(tmp_path / "cache", tmp_path / path.stem, f"data.databases=[{folder}]", "optim.steps=1")
 
 
 def test_one_database_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

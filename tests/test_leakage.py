@@ -128,10 +128,15 @@ def test_what_only_the_future_has_is_not_asked_about(tmp_path: Path) -> None:
     a, b = (PretrainBatches(s.mixture, small_batches(), 3, "train") for s in shops)
     for index in range(4):
         assert differing(a[index], b[index]) == []
+    asked = set()
     for shop in shops:
         for index in range(4):
-            links = PretrainBatches(shop.mixture, small_batches(), 3, "val", 4)[index].links
-            assert (links.allowed.sum(1) > 1).all()
+            batch = PretrainBatches(shop.mixture, small_batches(), 3, "val", 4)[index]
+            assert (batch.links.allowed.sum(1) > 1).all()
+            assert batch.texts.column.numel() == 0
+            asked |= {shop.mixture.columns[c][2] for c in batch.values.column.tolist()}
+    assert "amount" in asked
+    assert "note" not in asked
 
 
 @pytest.mark.parametrize("name", ["shop", "0"])

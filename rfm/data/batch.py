@@ -149,7 +149,7 @@ class LinkTargets(TensorRecord):
     """Cut links. query [Q], candidate [P]: nodes; relation [Q] within the batch; allowed [Q, P]
     bool: the true parent and its negatives; positive [Q]: index into candidate; popularity [P]
     float32: children that the candidate has at its seed time; log_chance [P] float32: logarithm of
-    the chance that a draw has the candidate (0 where all have the same); kind [Q]: the foreign
+    about the chance that a training draw has the candidate, 0 in validation; kind [Q]: the foreign
     key's id within the mixture."""
 
     query: Tensor

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -100,8 +100,8 @@ class Database:
     ) -> Iterator[pa.RecordBatch]:
         """Stream the given columns of a table, in that order, `rows` rows at a time."""
         path = self.tables[table].path
-        with _readable(path), pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
+        with pq.ParquetFile(path) as file:
+            for batch in _whole(file.iter_batches(batch_size=rows, columns=list(columns)), path):
                 yield _without_views(batch.select(list(columns)))
 
     def times(self, table: str) -> npt.NDArray[np.int64]:
@@ -270,12 +270,12 @@ class Database:
             starts = np.linspace(0, len(training) - size, _SAMPLE_BLOCKS).astype(np.int64)
             training = training[(starts[:, None] + np.arange(size)).ravel()]
         parts, start = [], 0
-        with _readable(table.path), pq.ParquetFile(table.path) as file:
+        with pq.ParquetFile(table.path) as file:
             for group in range(file.num_row_groups):
                 end = start + file.metadata.row_group(group).num_rows
                 if np.searchsorted(training, start) < np.searchsorted(training, end):
                     at = start
-                    for batch in file.iter_batches(row_groups=[group]):
+                    for batch in _whole(file.iter_batches(row_groups=[group]), table.path):
                         low, high = np.searchsorted(training, [at, at + len(batch)])
                         if low < high:
                             rows = pa.array(training[low:high] - at)
@@ -286,13 +286,18 @@ class Database:
         return pa.Table.from_batches(parts, schema)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Name the file that cannot be read, although its end is that of a parquet file."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: cannot be read, write it again: {error}") from error
+def _whole(batches: Iterator[pa.RecordBatch], path: Path) -> Iterator[pa.RecordBatch]:
+    """The batches of a file; names it if it is damaged, although its end is a parquet file's."""
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowInvalid, OSError) as error:
+            if getattr(error, "errno", None) is not None:
+                raise  # the system's word, not the file's fault
+            raise ValueError(f"{path}: is damaged, write it again: {error}") from error
+        if batch is None:
+            return
+        yield batch
 
 
 def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -347,10 +352,11 @@ def open_database(
             f"{manifest.test_timestamp}; training rows come first, then validation, then test"
         )
     name = "" if manifest.name is None else str(manifest.name)
-    if not name or name.startswith(".") or set(name) & set("/\\") or len(name) > _LONGEST_NAME:
+    too_long = len(os.fsencode(name)) > _LONGEST_NAME
+    if not name or name.startswith(".") or set(name) & set("/\\") or too_long:
         raise ValueError(
             f"{path}: name is {name!r}, wanted one that can name a folder: without slashes, not "
-            f"beginning with a dot, at most {_LONGEST_NAME} characters"
+            f"beginning with a dot, at most {_LONGEST_NAME} bytes"
         )
     if not manifest.tables:
         raise ValueError(f"{path}: has no tables")

@@ -48,7 +48,7 @@ class LinkDraw:
 
     positive [Q]: index of the true parent among the candidates. allowed [Q, P]: it and its
     negatives. popularity [P]: visible children of each candidate, the queries left out. log_chance
-    [P]: logarithm of the chance that a draw has this candidate (0 where every row has the same).
+    [P]: logarithm of about the chance that a training draw has this candidate, 0 in validation.
     """
 
     foreign_key: int
@@ -168,12 +168,13 @@ def draw_context_masks(
 
 
 def present_cells(store: RowStore, t: int, rows: Ints) -> npt.NDArray[np.bool_]:
-    """[n, C]: cells of rows of table ``t`` that may be masked: not null, not the row's time."""
+    """[n, C]: cells of rows of table ``t`` that may be masked: not null, not the row's time, nor of
+    a column that no training row has."""
     table = store.tables[t]
     cells = table.cells[rows - store.graph.table_start[t]]
     as_value = np.isfinite(np.ascontiguousarray(cells).view(np.float32))
     present = np.where(table.is_value, as_value, cells >= 0)
-    return np.asarray(present & ~table.is_time, dtype=np.bool_)
+    return np.asarray(present & table.can_be_masked, dtype=np.bool_)
 
 
 def draw_link(
@@ -264,14 +265,18 @@ def _log_chance(
     num_drawn: int,
     share_hard: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float32]:
-    """log of the chance [P] that a candidate of a training draw is the parent of another query, is
-    drawn uniformly, or is drawn as a hard negative.
+    """log of about the chance [P] that a candidate of a training draw is the parent of another
+    query, is drawn uniformly, or is drawn as a hard negative.
 
     Parents of other queries are popular rows: without this correction (Bengio and Senécal 2008; Yi
     et al. 2019 for candidates shared by a batch) a model would learn to rank popular rows too low.
+    Queries count as drawn from all children; those of one window, as they are, share parents more
+    often. Correcting for the window or for the very parents that were drawn would leave hardly any
+    weight to these negatives, which are the most telling (benchmarks/RESULTS.md).
 
     Args:
-        popularity: [P] children; a parent has one with a chance proportional to their number + 1.
+        popularity: [P] children; a parent is taken to have one with a chance proportional to their
+            number + 1.
         visible: child rows and parent rows there are.
         share_hard: [P] chance to be drawn as a hard negative.
     """

@@ -15,7 +15,8 @@ little-endian file under ``np.memmap``: workers and ranks share one page cache, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -173,18 +174,15 @@ def open_store(folder: Path) -> RowStore:
     Raises:
         ValueError: if a file is missing or damaged.
     """
-    meta = _read_json(folder / "store.json")
-    try:
-        return _open_store(folder, meta)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{folder} or a table that it names is damaged ({error!r}): delete it, so that it is "
-            "built again"
-        ) from error
+    with _damage_said(folder / "store.json"):
+        meta = json.loads((folder / "store.json").read_text())
+        keys = [str(key) for key in meta["tables"]]
+    tables = tuple(_open_table(folder.parent.parent / "tables" / key, folder) for key in keys)
+    with _damage_said(folder / "store.json"):
+        return _open_store(folder, meta, tables)
 
 
-def _open_store(folder: Path, meta: dict[str, Any]) -> RowStore:
-    tables = tuple(_open_table(folder.parent.parent / "tables" / key) for key in meta["tables"])
+def _open_store(folder: Path, meta: dict[str, Any], tables: tuple[TableStore, ...]) -> RowStore:
     return RowStore(
         name=meta["name"],
         folder=folder,
@@ -198,8 +196,12 @@ def _open_store(folder: Path, meta: dict[str, Any]) -> RowStore:
     )
 
 
-def _open_table(folder: Path) -> TableStore:
-    meta = _read_json(folder / "table.json")
+def _open_table(folder: Path, store: Path) -> TableStore:
+    with _damage_said(folder / "table.json", store):
+        return _read_table(folder, json.loads((folder / "table.json").read_text()))
+
+
+def _read_table(folder: Path, meta: dict[str, Any]) -> TableStore:
     columns = tuple(_column(entry) for entry in meta["columns"])
     shape = meta["num_rows"], len(columns)
     pointers = folder / "text_ptr.i64"
@@ -218,15 +220,16 @@ def _open_table(folder: Path) -> TableStore:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+@contextmanager
+def _damage_said(path: Path, *more: Path) -> Iterator[None]:
+    """Say which folders to delete where a file, or what it describes, cannot be read."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        yield
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        folders = " and ".join(str(folder) for folder in (path.parent, *more))
         raise ValueError(
-            f"{path} is missing or damaged ({error}): delete its folder, and the folder under "
-            "stores that names it, so that they are built again"
+            f"{path} is missing or damaged ({error!r}): delete {folders}, and it is built again"
         ) from error
-    return found
 
 
 def _column(entry: dict[str, Any]) -> CellColumn:

@@ -47,21 +47,22 @@ class Tokenizer:
             ValueError: if the folder holds neither, if it cannot be read, or if the vocabulary
                 lacks BART's special tokens.
         """
-        if (folder / FILE).is_file():
-            try:
-                backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
-            except Exception as error:  # the library has no exception of its own
-                raise ValueError(
-                    f"{folder / FILE} cannot be read ({error}): get it again; in a cache, delete "
-                    "its folder, so that it is built again"
-                ) from error
-        elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            bpe = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-            backend = _byte_level(bpe)
-        else:
+        files = (folder / "vocab.json", folder / "merges.txt")
+        if not (folder / FILE).is_file() and not all(file.is_file() for file in files):
             raise ValueError(
                 f"{folder} holds no tokenizer: wanted {FILE}, or vocab.json and merges.txt"
             )
+        try:
+            if (folder / FILE).is_file():
+                backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
+            else:
+                backend = _byte_level(models.BPE.from_file(*map(str, files)))
+        except Exception as error:  # the library has no exception of its own
+            path = folder / FILE if (folder / FILE).is_file() else f"{files[0]} or {files[1]}"
+            raise ValueError(
+                f"{path} cannot be read ({error}): get it again; in a cache, delete its folder, "
+                "and it is built again"
+            ) from error
         missing = [t for t in (BOS, PAD, EOS, UNK, MASK) if backend.token_to_id(t) is None]
         if missing:
             raise ValueError(

@@ -28,7 +28,7 @@ def build_model(
     """Random weights of a size, or BART's own from a folder or Hub id.
 
     Args:
-        max_tokens: longest row that the model will read.
+        max_tokens: longest row, or masked text after its column's name, that the model will read.
         compiled: ``torch.compile`` the row encoder.
         bf16_on_cpu: where a CPU computes, the row encoder takes its matrix products in bfloat16.
 
@@ -62,8 +62,8 @@ def _check_fit(bart: BartModel, source: str, corpus: Corpus, max_tokens: int) ->
         )
     if max_tokens > bart.config.max_position_embeddings:
         raise ValueError(
-            f"batch.max_tokens={max_tokens}, but '{source}' reads at most "
-            f"{bart.config.max_position_embeddings} tokens"
+            f"batch.max_tokens, or batch.max_text_tokens and a name, come to {max_tokens}, but "
+            f"'{source}' reads at most {bart.config.max_position_embeddings} tokens"
         )
 
 

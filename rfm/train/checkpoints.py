@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 import shutil
 import signal
@@ -55,7 +54,7 @@ def find_resume(resume: str, run_dir: Path) -> Path | None:
                 f"{run_dir / 'checkpoints' / 'step-000100.ckpt'}"
             )
         _log.info("resuming from %s, as asked", resume)
-        return Path(resume)
+        return Path(resume).resolve()
     found = checkpoints(run_dir)
     if not found:
         _log.info("resume=auto: no checkpoint in %s, starting from step 0", run_dir)
@@ -70,26 +69,32 @@ def find_resume(resume: str, run_dir: Path) -> Path | None:
 
 
 def start_over(run_dir: Path) -> None:
-    """Remove the checkpoints of an earlier run, and say so: before anything of the new one is
-    written, or ``resume=auto`` might take them for the new run's."""
+    """Remove the checkpoints and the model of an earlier run, and say so: before anything of the
+    new one is written, whose they might be taken for."""
     old = checkpoints(run_dir)
+    if (run_dir / "model").is_dir():
+        old.append(run_dir / "model")
     if old and is_first_process():
-        _log.info("resume=never: removing the %d checkpoints in %s", len(old), run_dir)
+        _log.info("resume=never: removing %s", ", ".join(str(path) for path in old))
         for path in old:
             _remove(path)
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a checkpoint is one of Lightning's, and all of it can be read."""
-    if path.is_dir():
-        return (path / ".metadata").is_file()  # sharded; written last
-    try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
-    except (OSError, zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, EOFError):
+    """Whether a checkpoint is one of Lightning's and can be read; of a sharded one, which is a
+    folder, all but the shards."""
+    if path.is_dir() and not (path / ".metadata").is_file():
         return False
-    return damaged is None and isinstance(state, dict) and "pytorch-lightning_version" in state
+    file = path / "meta.pt" if path.is_dir() else path
+    try:
+        if is_first_process():  # all of it, once
+            with zipfile.ZipFile(file) as archive:
+                if archive.testzip() is not None:
+                    return False
+        state = torch.load(file, map_location="cpu", mmap=True, weights_only=False)
+    except Exception:  # of whatever a file may hold that is no checkpoint
+        return False
+    return isinstance(state, dict) and "pytorch-lightning_version" in state
 
 
 class Checkpoints(Callback):
@@ -173,7 +178,8 @@ class Checkpoints(Callback):
             with full_disk_said(path):
                 trainer.save_checkpoint(temporary)
         except ValueError:
-            _remove(temporary)
+            if trainer.is_global_zero:
+                _remove(temporary)
             raise
         trainer.strategy.barrier()
         if trainer.is_global_zero:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -91,7 +91,7 @@ def check_same_run(
                 f"{run_dir} holds checkpoints but no {name}, so that nobody can tell what they are "
                 "of: choose another run_dir, or start over with resume=never"
             )
-    before = _flat(_read(run_dir / "config.yaml"))
+    before = _flat(_read(run_dir / "config.yaml", yaml.safe_load))
     now = _flat(yaml.safe_load(config_yaml(config)))
     keys = sorted(
         key
@@ -100,11 +100,13 @@ def check_same_run(
     )
     if keys:
         changes = "; ".join(f"{k}: was {before.get(k)!r}, now {now.get(k)!r}" for k in keys)
+        if "trainer.precision" in keys:
+            changes += ", which auto stands for here"
         raise ValueError(
             f"{run_dir} holds a run with another config ({changes}): give the same config, choose "
             "another run_dir, or start over with resume=never"
         )
-    data = _read(run_dir / "data.json")
+    data = _read(run_dir / "data.json", json.loads)
     changed = sorted(
         n for n in data.keys() | fingerprints.keys() if data.get(n) != fingerprints.get(n)
     )
@@ -115,11 +117,11 @@ def check_same_run(
         )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A mapping from a file of a run, YAML or (a part of it) JSON."""
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """A mapping from a file of a run."""
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        content = parse(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read: {error}; start over with resume=never") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged; start over with resume=never")

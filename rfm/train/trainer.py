@@ -130,10 +130,8 @@ def _strategy(name: StrategyName, processes: int) -> Strategy | str:
 
 
 def _precision(config: TrainerConfig) -> Any:
-    if not uses_gpu(config) or config.precision == "fp32":
-        return "32-true"  # on a CPU the layers themselves choose: see bf16_on_cpu
-    fast = config.precision == "bf16" or torch.cuda.is_bf16_supported()
-    return "bf16-mixed" if fast else "32-true"
+    # on a CPU the layers themselves choose: see bf16_on_cpu
+    return "bf16-mixed" if uses_gpu(config) and decided(config).precision == "bf16" else "32-true"
 
 
 def check_trainer(config: TrainerConfig, optim: OptimConfig) -> None:
@@ -163,9 +161,7 @@ def bf16_on_cpu(config: TrainerConfig) -> bool:
     Autocast would do so with all layers, whose ever new shapes are compiled for longer than they
     save.
     """
-    if uses_gpu(config) or config.precision == "fp32":
-        return False
-    return config.precision == "bf16" or has_fast_bf16()
+    return not uses_gpu(config) and decided(config).precision == "bf16"
 
 
 def choose_run_dir(asked: Path | None, name: str, config: TrainerConfig) -> Path:

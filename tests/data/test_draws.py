@@ -255,8 +255,9 @@ def test_training_negatives_are_all_candidates_some_of_them_near(shop: Shop) -> 
 def test_weighed_by_their_chance_the_negatives_stand_for_all_rows(
     shop: Shop, queries: int, negatives: int
 ) -> None:
-    """As in Horvitz and Thompson's estimate of how many there are, although a draw has a few, among
-    which parents of the other queries and rows of their components are too many."""
+    """About, as in Horvitz and Thompson's estimate of how many there are, although a draw has a
+    few, among which parents of the other queries and rows of their components are too many. The
+    shop's rows choose their parents regardless of when they come."""
     index, graph = TimeIndex(shop.store), shop.store.graph
     for f, foreign_key in enumerate(graph.foreign_keys):
         estimate = there = counted = 0.0

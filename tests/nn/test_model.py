@@ -293,7 +293,7 @@ def test_bart_must_fit(tiny_corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"tokenizer does not fit .*; set data.tokenizer={other}"):
         build_model(pretrained(other), tiny_corpus, MAX_TOKENS, compiled=False)
     folder = bart_folder(tiny_corpus, tmp_path / "bart")
-    with pytest.raises(ValueError, match=r"batch.max_tokens=65, .* reads at most 64 tokens"):
+    with pytest.raises(ValueError, match=r"batch.max_tokens, .* come to 65, .* at most 64 tokens"):
         build_model(pretrained(folder), tiny_corpus, 65, compiled=False)
 
 
