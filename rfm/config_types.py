@@ -187,7 +187,7 @@ def _convert_plain(value: Any, hint: Any, key: str) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if hint is bool and isinstance(value, bool):
         return value
-    if hint is int and is_number and math.isfinite(value) and int(value) == value:
+    if hint is int and is_number and _is_finite(value) and int(value) == value:
         return int(value)
     if hint is float and is_number:
         return float(value)
@@ -236,10 +236,14 @@ def _check_range(value: Any, metadata: Mapping[str, Any], key: str) -> None:
     elif isinstance(value, Sequence):
         for i, v in enumerate(value):
             _check_range(v, metadata, f"{key}[{i}]")
-    elif not math.isfinite(value) or not all(
+    elif not _is_finite(value) or not all(
         _BOUNDS[name][1](value, metadata[name]) for name in bounds
     ):
         raise InvalidValue(key, f"got {value!r}, wanted a number {range_text(metadata)}")
+
+
+def _is_finite(value: float) -> bool:
+    return isinstance(value, int) or math.isfinite(value)  # an integer may be too large for a float
 
 
 # Words for what is wrong.

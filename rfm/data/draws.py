@@ -271,8 +271,8 @@ def _log_chance(
     Parents of other queries are popular rows: without this correction (Bengio and Senécal 2008; Yi
     et al. 2019 for candidates shared by a batch) a model would learn to rank popular rows too low.
     Queries count as drawn from all children; those of one window, as they are, share parents more
-    often. Correcting for the window or for the very parents that were drawn would leave hardly any
-    weight to these negatives, which are the most telling (benchmarks/RESULTS.md).
+    often. To correct for the very parents that were drawn would be exact, and was no better
+    (benchmarks/RESULTS.md).
 
     Args:
         popularity: [P] children; a parent is taken to have one with a chance proportional to their
