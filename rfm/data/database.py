@@ -10,8 +10,6 @@ prints what every column was taken for.
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,14 +18,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 
 from rfm.config import run_command, setting
 from rfm.data.graph import STATIC
+from rfm.data.manifest import read_manifest
+from rfm.data.parquet import read_batches, take_rows
 from rfm.data.schema import (
     Kind,
     Overrides,
@@ -41,9 +39,7 @@ from rfm.data.schema import (
     to_seconds,
 )
 
-_log = logging.getLogger("rfm")
 SAMPLE_ROWS = 100_000
-_LONGEST_NAME = 128
 _SAMPLE_BLOCKS = 8
 _REINDEX = (
     "reset the key to 0..n-1 in row order and rewrite the foreign keys that point at it "
@@ -99,10 +95,7 @@ class Database:
         self, table: str, columns: Sequence[str], rows: int = 262_144
     ) -> Iterator[pa.RecordBatch]:
         """Stream the given columns of a table, in that order, `rows` rows at a time."""
-        path = self.tables[table].path
-        with pq.ParquetFile(path) as file:
-            for batch in _whole(file.iter_batches(batch_size=rows, columns=list(columns)), path):
-                yield _without_views(batch.select(list(columns)))
+        yield from read_batches(self.tables[table].path, columns, rows)
 
     def times(self, table: str) -> npt.NDArray[np.int64]:
         """Unix seconds [n] of the time column, rounded down; `STATIC` without a time column.
@@ -269,43 +262,7 @@ class Database:
             size = SAMPLE_ROWS // _SAMPLE_BLOCKS
             starts = np.linspace(0, len(training) - size, _SAMPLE_BLOCKS).astype(np.int64)
             training = training[(starts[:, None] + np.arange(size)).ravel()]
-        parts, start = [], 0
-        with pq.ParquetFile(table.path) as file:
-            for group in range(file.num_row_groups):
-                end = start + file.metadata.row_group(group).num_rows
-                if np.searchsorted(training, start) < np.searchsorted(training, end):
-                    at = start
-                    for batch in _whole(file.iter_batches(row_groups=[group]), table.path):
-                        low, high = np.searchsorted(training, [at, at + len(batch)])
-                        if low < high:
-                            rows = pa.array(training[low:high] - at)
-                            parts.append(_without_views(batch).take(rows))
-                        at += len(batch)
-                start = end
-            schema = parts[0].schema if parts else file.schema_arrow
-        return pa.Table.from_batches(parts, schema)
-
-
-def _whole(batches: Iterator[pa.RecordBatch], path: Path) -> Iterator[pa.RecordBatch]:
-    """The batches of a file; names it if it is damaged, although its end is a parquet file's."""
-    while True:
-        try:
-            batch = next(batches, None)
-        except (pa.ArrowInvalid, OSError) as error:
-            if getattr(error, "errno", None) is not None:
-                raise  # the system's word, not the file's fault
-            raise ValueError(f"{path}: is damaged, write it again: {error}") from error
-        if batch is None:
-            return
-        yield batch
-
-
-def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Text views, which few functions of Arrow know, as plain text."""
-    for i, column in enumerate(batch.schema):
-        if pa.types.is_string_view(column.type):
-            batch = batch.set_column(i, column.name, batch.column(i).cast(pa.large_string()))
-    return batch
+        return take_rows(table.path, training)
 
 
 _fingerprints: dict[tuple[str, int, int], str] = {}
@@ -335,31 +292,7 @@ def open_database(
     overrides = read_overrides(kinds)
     folder = find_folder(spec, root)
     path = folder / "manifest.yaml"
-    from relbench.manifest import DatasetManifest
-
-    try:
-        _check_manifest(yaml.safe_load(path.read_text()), path)
-        manifest = DatasetManifest.load(path)
-    except KeyError as error:
-        raise ValueError(f"{path}: lacks {error.args[0]}") from None
-    except (OSError, UnicodeError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: cannot be read as a RelBench manifest: {error}") from None
-    val = _timestamp(manifest.val_timestamp, "val_timestamp", path)
-    test = _timestamp(manifest.test_timestamp, "test_timestamp", path)
-    if val > test:
-        raise ValueError(
-            f"{path}: val_timestamp {manifest.val_timestamp} is after test_timestamp "
-            f"{manifest.test_timestamp}; training rows come first, then validation, then test"
-        )
-    name = "" if manifest.name is None else str(manifest.name)
-    too_long = len(os.fsencode(name)) > _LONGEST_NAME
-    if not name or name.startswith(".") or set(name) & set("/\\") or too_long:
-        raise ValueError(
-            f"{path}: name is {name!r}, wanted one that can name a folder: without slashes, not "
-            f"beginning with a dot, at most {_LONGEST_NAME} bytes"
-        )
-    if not manifest.tables:
-        raise ValueError(f"{path}: has no tables")
+    manifest = read_manifest(path)
     tables = {
         str(table): _open_table(str(table), spec_, folder)
         for table, spec_ in manifest.tables.items()
@@ -371,35 +304,8 @@ def open_database(
                 raise ValueError(f"{where}, which is no table; {suggest(parent, tables)}")
             if tables[parent].primary_key is None:
                 raise ValueError(f"{where}, which has no primary key (pkey)")
-    return Database(name, folder, val, test, tables, overrides)
-
-
-def _check_manifest(content: Any, path: Path) -> None:
-    """The shape of a manifest, table by table."""
-    wanted = "tables: {orders: {pkey: id, time_col: at, fkeys: {customer: customers}}}"
-    if not isinstance(content, dict):
-        raise ValueError(f"wanted name, val_timestamp, test_timestamp and {wanted}")
-    tables = content.get("tables")
-    if tables is not None and not isinstance(tables, dict):
-        raise ValueError(f"tables is {tables!r}, wanted such as {wanted}")
-    for name, table in (tables or {}).items():
-        if not isinstance(table, dict) or not isinstance(table.get("fkeys", {}), dict):
-            raise ValueError(f"table {name!r} is {table!r}, wanted such as {wanted}")
-        others = sorted(str(key) for key in set(table) - {"pkey", "time_col", "fkeys"})
-        if others:
-            _log.warning("%s: table %s: %s means nothing here", path, name, ", ".join(others))
-
-
-def _timestamp(value: Any, name: str, path: Path) -> int:
-    try:
-        moment = pd.Timestamp(value)
-    except (ValueError, TypeError):
-        moment = pd.NaT
-    if moment is pd.NaT or value is None or isinstance(value, int | float):
-        raise ValueError(f"{path}: {name} is {value!r}, wanted an ISO date such as '2020-01-31'")
-    if moment.tzinfo is not None:
-        moment = moment.tz_convert(None)
-    return int(moment.to_datetime64().astype("datetime64[s]").astype("int64"))
+    val, test = manifest.val_timestamp, manifest.test_timestamp
+    return Database(manifest.name, folder, val, test, tables, overrides)
 
 
 def _open_table(name: str, spec: Any, folder: Path) -> Table:

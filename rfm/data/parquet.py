@@ -1,0 +1,67 @@
+"""Parquet files in record batches, as the rest of the package can use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def read_batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """The given columns, in that order, `rows` rows at a time.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    with pq.ParquetFile(path) as file:
+        for batch in _whole(file.iter_batches(batch_size=rows, columns=list(columns)), path):
+            yield _without_views(batch.select(list(columns)))
+
+
+def take_rows(path: Path, rows: npt.NDArray[np.int64]) -> pa.Table:
+    """All columns of the sorted rows [n]; groups of rows that hold none of them are not read.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    parts, start = [], 0
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            if np.searchsorted(rows, start) < np.searchsorted(rows, end):
+                at = start
+                for batch in _whole(file.iter_batches(row_groups=[group]), path):
+                    low, high = np.searchsorted(rows, [at, at + len(batch)])
+                    if low < high:
+                        taken = pa.array(rows[low:high] - at)
+                        parts.append(_without_views(batch).take(taken))
+                    at += len(batch)
+            start = end
+        schema = parts[0].schema if parts else file.schema_arrow
+    return pa.Table.from_batches(parts, schema)
+
+
+def _whole(batches: Iterator[pa.RecordBatch], path: Path) -> Iterator[pa.RecordBatch]:
+    """The batches of a file; names it if it is damaged, although its end is a parquet file's."""
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowInvalid, OSError) as error:
+            if getattr(error, "errno", None) is not None:
+                raise  # the system's word, not the file's fault
+            raise ValueError(f"{path}: is damaged, write it again: {error}") from error
+        if batch is None:
+            return
+        yield batch
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Text views, which few functions of Arrow know, as plain text."""
+    for i, column in enumerate(batch.schema):
+        if pa.types.is_string_view(column.type):
+            batch = batch.set_column(i, column.name, batch.column(i).cast(pa.large_string()))
+    return batch
