@@ -18,7 +18,6 @@ from rfm.config import run_command
 from rfm.data.corpus import open_corpus
 from rfm.data.datamodule import PretrainData
 from rfm.data.mixture import PretrainBatches
-from rfm.data.targets import MAX_NAME_TOKENS
 from rfm.train.build import build_model, describe_training
 from rfm.train.checkpoints import Checkpoints, find_resume, start_over
 from rfm.train.metrics import PlainProgress, make_loggers
@@ -55,7 +54,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     model = build_model(
         config.model,
         corpus,
-        max(config.batch.max_tokens, MAX_NAME_TOKENS + config.batch.max_text_tokens),
+        max(config.batch.max_tokens, config.batch.budget.longest_text),
         compiled=config.trainer.compile,
         bf16_on_cpu=bf16_on_cpu(config.trainer),
     )

@@ -47,8 +47,7 @@ class PretrainConfig:
                 f"batch.max_tokens={self.batch.max_tokens} is more than "
                 f"model.row_encoder.max_positions={self.model.row_encoder.max_positions}"
             )
-        longest = MAX_NAME_TOKENS + self.batch.max_text_tokens
-        if longest > self.model.row_encoder.max_positions:
+        if self.batch.budget.longest_text > self.model.row_encoder.max_positions:
             raise ValueError(
                 f"batch.max_text_tokens={self.batch.max_text_tokens}, with {MAX_NAME_TOKENS} "
                 "tokens of a column's name before them, is more than "

@@ -40,7 +40,7 @@ def publish(path: Path) -> Iterator[Path]:
             yield temporary
             _rename(temporary, path)
     finally:
-        _remove(temporary)
+        remove(temporary, ignore_errors=True)
 
 
 @contextmanager
@@ -107,8 +107,9 @@ def _rename(temporary: Path, path: Path) -> None:
             raise
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path, ignore_errors: bool = False) -> None:
+    """Remove a file or folder, if it is there; of a folder perhaps only what can be removed."""
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=ignore_errors)
     else:
         path.unlink(missing_ok=True)

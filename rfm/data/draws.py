@@ -14,7 +14,7 @@ import numpy.typing as npt
 from rfm.data.degrees import count_children
 from rfm.data.sampler import Seeds, Strategy, Subgraph, sample
 from rfm.data.serialise import MASKED, VISIBLE
-from rfm.data.store import RowStore
+from rfm.data.store import RowStore, filled
 from rfm.data.times import Split, TimeIndex
 
 Ints = npt.NDArray[np.int64]
@@ -172,9 +172,7 @@ def present_cells(store: RowStore, t: int, rows: Ints) -> npt.NDArray[np.bool_]:
     a column that no training row has."""
     table = store.tables[t]
     cells = table.cells[rows - store.graph.table_start[t]]
-    as_value = np.isfinite(np.ascontiguousarray(cells).view(np.float32))
-    present = np.where(table.is_value, as_value, cells >= 0)
-    return np.asarray(present & table.can_be_masked, dtype=np.bool_)
+    return filled(cells, table.is_value) & table.can_be_masked
 
 
 def draw_link(

@@ -33,6 +33,7 @@ from rfm.data.store import (
     RowStore,
     Serialisation,
     column_entry,
+    filled,
     open_store,
 )
 from rfm.data.tokenizer import Tokenizer, normalise_texts, token_dtype
@@ -214,8 +215,7 @@ def _write_cells(
                 else:
                     cells[:, i] = texts.intern(as_texts(array, column.kind))
             file.write(cells.data)
-            there = np.where(is_value, np.isfinite(cells.view("<f4")), cells >= 0)
-            seen |= there[training[start : start + batch.num_rows]].any(axis=0)
+            seen |= filled(cells[training[start : start + batch.num_rows]], is_value).any(axis=0)
             start += batch.num_rows
     texts.write_tokens(tokenizer, folder)
     return seen

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -168,6 +168,12 @@ class RowStore:
         return min(timed, default=self.val_timestamp)
 
 
+def filled(cells: npt.NDArray[np.int32], is_value: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """[n, C]: which cells [n, C] of columns [C] are not null."""
+    values = np.isfinite(np.ascontiguousarray(cells).view(np.float32))
+    return np.where(is_value, values, cells >= 0)
+
+
 def open_store(folder: Path) -> RowStore:
     """Memory-map a prepared database; reads a few kilobytes whatever its size.
 
@@ -177,23 +183,19 @@ def open_store(folder: Path) -> RowStore:
     with _damage_said(folder / "store.json"):
         meta = json.loads((folder / "store.json").read_text())
         keys = [str(key) for key in meta["tables"]]
-    tables = tuple(_open_table(folder.parent.parent / "tables" / key, folder) for key in keys)
-    with _damage_said(folder / "store.json"):
-        return _open_store(folder, meta, tables)
-
-
-def _open_store(folder: Path, meta: dict[str, Any], tables: tuple[TableStore, ...]) -> RowStore:
-    return RowStore(
-        name=meta["name"],
-        folder=folder,
-        fingerprint=folder.name.rsplit("-", 1)[-1],
-        serialisation=meta["serialisation"],
-        val_timestamp=meta["val_timestamp"],
-        test_timestamp=meta["test_timestamp"],
-        tables=tables,
-        graph=open_graph(folder / "graph"),
-        relation_tokens=tuple(tuple(tokens) for tokens in meta["relation_tokens"]),
-    )
+        store = RowStore(
+            name=meta["name"],
+            folder=folder,
+            fingerprint=folder.name.rsplit("-", 1)[-1],
+            serialisation=meta["serialisation"],
+            val_timestamp=meta["val_timestamp"],
+            test_timestamp=meta["test_timestamp"],
+            tables=(),
+            graph=open_graph(folder / "graph"),
+            relation_tokens=tuple(tuple(tokens) for tokens in meta["relation_tokens"]),
+        )
+    tables = folder.parent.parent / "tables"
+    return replace(store, tables=tuple(_open_table(tables / key, folder) for key in keys))
 
 
 def _open_table(folder: Path, store: Path) -> TableStore:

@@ -41,6 +41,11 @@ class TokenBudget:
     max_text_tokens: int
     bucket_rows: int
 
+    @property
+    def longest_text(self) -> int:
+        """Tokens of a masked text after its column's name."""
+        return MAX_NAME_TOKENS + self.max_text_tokens
+
 
 @dataclass(frozen=True)
 class Masks:

@@ -157,13 +157,13 @@ def read_model(folder: Path, device: str = "cpu") -> RelationalModel:
             f"checkpoint {folder} lacks {', '.join(missing)}: copy the whole folder that "
             "save_pretrained wrote (a run keeps it under <run_dir>/model)"
         )
-    described, tokenizer = _read_config(folder / CONFIG), _read_tokenizer(folder / TOKENIZER)
+    described = _read_config(folder / CONFIG)
+    tokenizer, words = _read_tokenizer(folder / TOKENIZER)
     try:
         bart = BartModel(BartConfig.from_dict(described["bart"]))
         model = RelationalModel(described["backbone"], bart, tokenizer, described["about"])
     except Exception as error:  # of whichever library first takes offence
         raise ValueError(f"{folder / CONFIG} describes no model: {error}") from error
-    words = tokenizers.Tokenizer.from_str(tokenizer).get_vocab_size()
     if words > bart.config.vocab_size:
         raise ValueError(
             f"{folder / TOKENIZER} has {words} tokens, {CONFIG} {bart.config.vocab_size}: they are "
@@ -194,8 +194,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return {**parts, "backbone": replace(backbone, row_encoder=encoder)}
 
 
-def _read_tokenizer(path: Path) -> str:
-    """The JSON of a tokenizer that can be read."""
+def _read_tokenizer(path: Path) -> tuple[str, int]:
+    """The JSON of a tokenizer that can be read, and how many tokens it has."""
     try:
         text = path.read_text()
         words = tokenizers.Tokenizer.from_str(text).get_vocab_size()
@@ -203,7 +203,7 @@ def _read_tokenizer(path: Path) -> str:
         raise ValueError(f"{path} cannot be read, it is truncated: {error}") from error
     if words == 0:
         raise ValueError(f"{path} holds no vocabulary")
-    return text
+    return text, words
 
 
 def model_card(about: Mapping[str, Any]) -> str:

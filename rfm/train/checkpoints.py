@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import signal
 import zipfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from rfm.config import is_first_process
-from rfm.files import full_disk_said
+from rfm.files import full_disk_said, remove
 from rfm.train.metrics import MetricsFile
 
 _log = logging.getLogger("rfm")
@@ -77,7 +76,7 @@ def start_over(run_dir: Path) -> None:
     if old and is_first_process():
         _log.info("resume=never: removing %s", ", ".join(str(path) for path in old))
         for path in old:
-            _remove(path)
+            remove(path)
 
 
 def _is_whole(path: Path) -> bool:
@@ -126,10 +125,10 @@ class Checkpoints(Callback):
         """Remove what a crash left unfinished, and checkpoints of an earlier run after ``step``."""
         for path in [*self.folder.glob(".step-*.ckpt"), *checkpoints(self.folder.parent)]:
             if path.name.startswith("."):
-                _remove(path)
+                remove(path)
             elif int(path.stem[len("step-") :]) > step:
                 _log.info("removing %s, of an earlier run that went further", path)
-                _remove(path)
+                remove(path)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number).name
@@ -179,15 +178,11 @@ class Checkpoints(Callback):
                 trainer.save_checkpoint(temporary)
         except ValueError:
             if trainer.is_global_zero:
-                _remove(temporary)
+                remove(temporary)
             raise
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             temporary.replace(path)
             for old in checkpoints(self.folder.parent)[: -self.keep]:
-                _remove(old)
+                remove(old)
         trainer.strategy.barrier()
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -150,7 +150,7 @@ class PlainProgress(Callback):
         self._rows += sum(bucket.token.shape[0] for bucket in batch.buckets)
         step, seconds = trainer.global_step, time.monotonic() - self._start
         within = (batch_idx + 1) % trainer.accumulate_grad_batches > 0
-        if on_terminal() or within or (step % self.every and step != self.steps):
+        if within or (step % self.every and step != self.steps) or on_terminal():
             return
         done = max(1, step - self._first)
         means = {
