@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 if TYPE_CHECKING:
     from rfm.data.corpus import Corpus
+    from tests.batches import Drawn
+    from tests.corpora import Corpus as ThreeDatabases
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,3 +38,34 @@ def tiny_corpus(tiny_cache: Path) -> Corpus:
     from tests.tiny_model import open_tiny_corpus
 
     return open_tiny_corpus(tiny_cache)
+
+
+@pytest.fixture
+def no_trace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a run does to threads, randomness and logging is undone."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    root, ours = logging.getLogger(), logging.getLogger("rfm")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> ThreeDatabases:
+    """The shop and two synthetic databases."""
+    from tests.corpora import three_databases
+
+    return three_databases(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def drawn(corpus: ThreeDatabases) -> list[Drawn]:
+    """Training and validation batches of them."""
+    from tests.corpora import draw_batches
+
+    return draw_batches(corpus)

@@ -12,17 +12,7 @@ from rfm.data.degrees import count_children
 from rfm.data.sampler import Seeds
 from rfm.data.store import RowStore
 from tests.batches import Component, Drawn
-from tests.corpora import Corpus, components, draw_batches, three_databases
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return three_databases(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def drawn(corpus: Corpus) -> list[Drawn]:
-    return draw_batches(corpus)
+from tests.corpora import Corpus, components
 
 
 def each_edge(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from pretrain.__main__ import pretrain
 from pretrain.config import PretrainConfig
@@ -104,6 +105,11 @@ def finish(process: subprocess.Popen[str], seconds: float = 240) -> dict[str, An
     assert process.returncode == 0, err
     found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
+
+
+def saved_weights(run_dir: Path) -> dict[str, Any]:
+    """Of the model that a run saved."""
+    return dict(load_file(run_dir / "model" / "model.safetensors"))
 
 
 def last_state(run_dir: Path, step: int) -> dict[str, Any]:

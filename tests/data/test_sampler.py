@@ -1,104 +1,19 @@
 """The sampler against hand-made graphs, a plain Python reference, and its own other backend."""
 
-import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rfm.data.compiled import HAS_NUMBA
-from rfm.data.database import open_database
-from rfm.data.graph import STATIC, EntityGraph, build_graph
-from rfm.data.locate import list_databases
+from rfm.data.graph import STATIC, EntityGraph
 from rfm.data.sampler import Seeds, Subgraph, fan_outs, sample
+from tests.graphs import FIELDS, assert_same, make_graph, make_seeds
+from tests.sampler_reference import candidates, reference
 
-FIELDS = ("row", "seed", "hop", "edge_index", "edge_type")
 BACKENDS = ["numpy", *(["numba"] if HAS_NUMBA else [])]
 backends = pytest.mark.parametrize("backend", BACKENDS)
 strategies = pytest.mark.parametrize("strategy", ["last", "uniform"])
-
-
-def make_graph(out: Path, tables: dict, keys: dict) -> EntityGraph:
-    """tables: name -> times, or a number of static rows. keys: "child.column>parent" -> parents."""
-    sizes = {name: t if isinstance(t, int) else len(t) for name, t in tables.items()}
-    names = [tuple(key.replace(">", ".").split(".")) for key in keys]
-    parents = [np.array(p, dtype=np.int32) for p in keys.values()]
-    times = [None if isinstance(t, int) else np.array(t, dtype=np.int64) for t in tables.values()]
-    return build_graph(out, sizes, names, parents, times)
-
-
-def make_seeds(rows, times, cut=None, hidden=None) -> Seeds:
-    plain = Seeds.at(rows, times)
-    lists = hidden or [[] for _ in range(plain.row.size)]
-    return Seeds(
-        row=plain.row,
-        time=plain.time,
-        cut=plain.cut if cut is None else np.array(cut, dtype=np.int32),
-        hidden_ptr=np.cumsum([0, *map(len, lists)], dtype=np.int64),
-        hidden=np.array(list(itertools.chain(*lists)), dtype=np.int64),
-    )
-
-
-def links(graph: EntityGraph, f: int) -> np.ndarray:
-    """[rows of the child table] global parent row, or -1."""
-    child = graph.foreign_keys[f].child
-    size = graph.table_start[child + 1] - graph.table_start[child]
-    return graph.parent[graph.parent_start[f] : graph.parent_start[f] + size]
-
-
-def candidates(graph: EntityGraph, seeds: Seeds, s: int, row: int, edge_type: int) -> list[int]:
-    """What `row` may see along `edge_type`, in time order, by looking at every link."""
-    f = edge_type // 2
-    start = int(graph.table_start[graph.foreign_keys[f].child])
-    if edge_type % 2:
-        pairs = [(row, int(links(graph, f)[row - start]))]
-        found = [p for _, p in pairs if p >= 0]
-    else:
-        pairs = [(start + int(c), row) for c in np.flatnonzero(links(graph, f) == row)]
-        found = sorted((c for c, _ in pairs), key=lambda c: (graph.row_time[c], c))
-    hidden = set(seeds.hidden[seeds.hidden_ptr[s] : seeds.hidden_ptr[s + 1]].tolist())
-    seed = int(seeds.row[s])
-    if seeds.cut[s] == f:
-        found = [] if edge_type % 2 and row == seed else found
-        found = [c for c in found if edge_type % 2 or c != seed]
-    return [r for r in found if graph.row_time[r] <= seeds.time[s] and r not in hidden]
-
-
-def reference(graph: EntityGraph, seeds: Seeds, fan_out: np.ndarray, max_rows: int) -> Subgraph:
-    """Strategy `last` as the words say it, one row at a time."""
-    place = {(s, int(r)): s for s, r in enumerate(seeds.row)}
-    rows = [(int(r), s, 0) for s, r in enumerate(seeds.row)]
-    size, edges = [1] * seeds.row.size, []
-    ptr, asks = graph.asks
-    low = 0
-    for hop in range(len(fan_out)):
-        high = len(rows)
-        for asker in range(low, high):
-            row, s, _ = rows[asker]
-            table = int(graph.table_of(row))
-            for edge_type in asks[ptr[table] : ptr[table + 1]].tolist():
-                k = int(fan_out[hop, edge_type])
-                allowed = candidates(graph, seeds, s, row, edge_type)
-                for other in allowed[len(allowed) - min(k, len(allowed)) :]:
-                    if (s, other) not in place:
-                        if max_rows and size[s] >= max_rows:
-                            continue
-                        size[s] += 1
-                        place[s, other] = len(rows)
-                        rows.append((other, s, hop + 1))
-                    edges.append((place[s, other], asker, edge_type))
-        low = high
-    row, seed, hop_of = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    table_of_edges = np.array(edges, dtype=np.int64).reshape(-1, 3).T
-    return Subgraph(row, seed, hop_of, table_of_edges[:2], table_of_edges[2])
-
-
-def assert_same(first: Subgraph, second: Subgraph) -> None:
-    for field in FIELDS:
-        np.testing.assert_array_equal(getattr(first, field), getattr(second, field), field)
 
 
 def edges_of(subgraph: Subgraph) -> list[tuple[int, int, int]]:
@@ -438,81 +353,3 @@ def test_what_does_not_fit_is_refused(tmp_path):
         sample(graph, seeds, fan_out, max_rows=-1)
     with pytest.raises(ValueError, match="backend"):
         sample(graph, seeds, fan_out, backend="cuda")
-
-
-_DIGEST = """
-import hashlib, io, sys, warnings
-if sys.argv[2] == "without":
-    sys.modules["numba"] = None
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    from rfm.data import sampler
-said = any("numba is not there" in str(warning.message) for warning in caught)
-assert said == (sys.argv[2] == "without")
-from pathlib import Path
-import torch
-from rfm.data.mixture import PretrainBatches
-from tests.shop import prepare_shop, small_batches
-batches = PretrainBatches(prepare_shop(Path(sys.argv[1])).mixture, small_batches(), 0, "train")
-warnings.simplefilter("error")
-file = io.BytesIO()
-torch.save([batches[i] for i in range(3)], file)
-print(hashlib.sha256(file.getvalue()).hexdigest())
-"""
-
-
-@pytest.mark.slow
-def test_without_numba_batches_are_the_same(tmp_path):
-    """Or without a folder for its cache."""
-    readable = {**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
-    found = [
-        subprocess.run(
-            [sys.executable, "-c", _DIGEST, str(tmp_path / str(i)), how],
-            check=True, capture_output=True, text=True, env=env,
-        ).stdout
-        for i, (how, env) in enumerate(
-            [("with", os.environ), ("without", os.environ), ("with", readable)]
-        )
-    ]  # fmt: skip
-    assert found[0] == found[1] == found[2] != ""
-
-
-@pytest.mark.slow
-@pytest.mark.realdata
-@pytest.mark.skipif(not HAS_NUMBA, reason="numba cannot be used")
-def test_backends_agree_on_every_real_database(tmp_path, real_data):
-    for name in list_databases(real_data):
-        agree_on(open_database(real_data / name), tmp_path / name)
-
-
-@pytest.mark.realdata
-@pytest.mark.skipif(not HAS_NUMBA, reason="numba cannot be used")
-def test_backends_agree_on_real_data(tmp_path, real_data):
-    agree_on(open_database("rel-f1", real_data), tmp_path)
-
-
-def agree_on(database, folder):
-    tables = database.tables.values()
-    keys = [(t.name, c, p) for t in tables for c, p in t.foreign_keys.items()]
-    graph = build_graph(
-        folder,
-        {t.name: t.num_rows for t in tables},
-        keys,
-        (database.parents(child, column) for child, column, _ in keys),
-        (database.times(t.name) if t.time_column else None for t in tables),
-    )
-    rng = np.random.default_rng(0)
-    child = max({t for t, _, _ in keys}, key=lambda t: database.tables[t].num_rows)
-    start = graph.table_start[graph.tables.index(child)]
-    size = database.tables[child].num_rows
-    rows = np.sort(start + rng.choice(size, 64, replace=False))
-    own = [f for f, key in enumerate(keys) if key[0] == child]
-    cut = [[*own, -1][i % (len(own) + 1)] for i in range(64)]
-    hidden = [sorted({int(r) - 1, int(r) - 5} & set(range(graph.num_rows))) for r in rows]
-    time = np.where(graph.row_time[rows] == STATIC, database.test_timestamp, graph.row_time[rows])
-    seeds = make_seeds(rows, time, cut=cut, hidden=hidden)
-    for strategy, max_rows in (("last", 0), ("last", 60), ("uniform", 0)):
-        args = (graph, seeds, fan_outs(graph, [32, 16]), strategy, max_rows, 7)
-        out = sample(*args, backend="numba")
-        assert_same(out, sample(*args, backend="numpy"))
-        assert (graph.row_time[out.row] <= seeds.time[out.seed]).all()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import math
 import shutil
@@ -12,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -25,11 +23,8 @@ from rfm.data.corpus import Corpus
 from rfm.nn.bf16_linear import has_fast_bf16
 from rfm.train.checkpoints import Checkpoints
 from rfm.train.metrics import MetricsFile, read_metrics
-from rfm.train.optim import OptimConfig, make_optimizer, make_schedule, warm_average
-from rfm.train.row_cache import cache_rows
 from rfm.train.trainer import TrainerConfig, loader_workers
-from tests.batches import bits
-from tests.tiny_model import MAX_TOKENS, bart_folder, tiny_batches, tiny_model
+from tests.tiny_model import MAX_TOKENS, bart_folder
 from tests.tiny_run import configure, last_state, run
 
 
@@ -252,121 +247,12 @@ def test_checkpoints_are_made_on_time_and_at_the_end(
     assert stop_at(step, None, batch_idx, tmp_path)[2] == saved
 
 
-# Optimiser.
-
-
-def test_two_parameter_groups(tiny_corpus: Corpus) -> None:
-    model = tiny_model(tiny_corpus)
-    decayed, others = make_optimizer(model, OptimConfig(weight_decay=0.3)).param_groups
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
-    assert all(p.ndim >= 2 for p in decayed["params"])
-    shared = model.backbone.row_encoder.bart.shared.weight
-    assert any(p is shared for p in others["params"])
-    both = [id(p) for p in (*decayed["params"], *others["params"])]
-    assert len(both) == len(set(both)) == sum(1 for _ in model.parameters())
-
-
-def test_the_schedule_warms_up_and_cools_down() -> None:
-    config = OptimConfig(steps=100, warmup=10, lr=2.0, final_lr=0.1)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.lr)
-    schedule = make_schedule(optimizer, config)
-    rates = []
-    for _ in range(101):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert rates[:10] == pytest.approx([2 * (i + 1) / 11 for i in range(10)])
-    assert rates[10] == pytest.approx(2.0)
-    assert rates[55] == pytest.approx(2 * (0.1 + 0.9 / 2))
-    assert rates[100] == pytest.approx(0.2)
-    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
-
-
-def test_averages_have_a_short_memory_at_first() -> None:
-    a, b = torch.zeros(1), torch.ones(1)
-    assert warm_average(a, b, 0, 0.999).item() == pytest.approx(0.9)
-    assert warm_average(a, b, 10**9, 0.999).item() == pytest.approx(0.001)
-
-
 def test_loader_processes() -> None:
     cpu = TrainerConfig(accelerator="cpu")
     assert [loader_workers(n, cpu) for n in (-1, 0, 3)] == [0, 0, 3]
 
 
 # Ways to run.
-
-
-def test_a_frozen_row_encoder_is_cached_once(tiny_cache: Path, tmp_path: Path) -> None:
-    words = ("model.row_encoder.frozen=true", "model.row_encoder.max_positions=64")
-    run(tiny_cache, tmp_path / "a", *words)
-    files = {p: p.stat().st_mtime_ns for p in (tiny_cache / "row_states").glob("*.f2")}
-    assert len(files) == 2
-    run(tiny_cache, tmp_path / "b", *words)
-    again = {p: p.stat().st_mtime_ns for p in (tiny_cache / "row_states").glob("*.f2")}
-    assert again == files
-    first, last = last_state(tmp_path / "a", 4), last_state(tmp_path / "b", 4)
-    assert first["current_model_state"].keys() == last["current_model_state"].keys()
-    run(tiny_cache, tmp_path / "c", *words, "batch.max_tokens=24")  # other rows, other states
-    assert len(list((tiny_cache / "row_states").glob("*.f2"))) == 4
-
-
-def test_building_the_cache_leaves_no_trace(tiny_cache: Path, tmp_path: Path) -> None:
-    """A run that finds the cache trains on the same, although the encoder has dropout."""
-    words = ("model.row_encoder.frozen=true", "model.row_encoder.dropout=0.3")
-    for name in ("cold", "warm"):
-        run(tiny_cache, tmp_path / name, *words, f"data.cache={tmp_path / 'cache'}")
-    cold, warm = (last_state(tmp_path / name, 4)["state_dict"] for name in ("cold", "warm"))
-    assert not [name for name in cold if not torch.equal(cold[name], warm[name])]
-
-
-def test_training_leaves_a_frozen_encoder_as_it_is(tiny_cache: Path, tmp_path: Path) -> None:
-    words = ("model.row_encoder.frozen=true", "optim.ema=0", "log.checkpoint_every=1")
-    run(tiny_cache, tmp_path / "a", *words)
-    before, after = (last_state(tmp_path / "a", step)["state_dict"] for step in (3, 4))
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert any("bart.decoder.layers" in name for name in moved)
-    assert any("sage" in name for name in moved)
-    fixed = ("bart.encoder.", "bart.shared.", "row_encoder.role.", "row_encoder.value.")
-    assert not [name for name in moved if any(part in name for part in fixed)]
-
-
-def test_cached_states_are_those_of_live_encoding(tiny_corpus: Corpus, tmp_path: Path) -> None:
-    model = tiny_model(tiny_corpus, frozen=True)
-    assert cache_rows(tiny_model(tiny_corpus), tiny_corpus.mixture, tmp_path, MAX_TOKENS) is None
-    cache = cache_rows(model, tiny_corpus.mixture, tmp_path, MAX_TOKENS)
-    assert cache is not None
-    live = tiny_batches(tiny_corpus, "val")
-    cached = type(live)(live.mixture, live.config, 0, "val", 2, cache)
-    for i in range(4):
-        a, b = live[i], cached[i]
-        assert len(b.buckets) == 1
-        assert b.cached.shape[0] + b.buckets[0].token.shape[0] == sum(
-            bucket.token.shape[0] for bucket in a.buckets
-        )
-        assert bits(a.links) == bits(b.links)
-        with torch.no_grad():
-            rows = [model.backbone.encode(batch).row[batch.row] for batch in (a, b)]
-            torch.testing.assert_close(rows[1], rows[0], rtol=2e-3, atol=2e-3)
-            outputs = [model(batch) for batch in (a, b)]
-        for name in ("value_loss", "text_nats", "link_loss"):
-            x, y = (getattr(output, name) for output in outputs)
-            torch.testing.assert_close(y, x, rtol=5e-3, atol=5e-3)
-
-
-def test_the_cache_is_named_by_weights_and_data(tiny_corpus: Corpus, tmp_path: Path) -> None:
-    model, mixture = tiny_model(tiny_corpus, frozen=True), tiny_corpus.mixture
-    first = cache_rows(model, mixture, tmp_path, MAX_TOKENS)
-    assert first is not None
-    for file, store in zip(first.files, mixture.stores, strict=True):
-        assert np.memmap(file, dtype="<f2").size == store.num_rows * first.width
-    with torch.no_grad():
-        model.backbone.row_encoder.bart.decoder.layers[0].fc1.weight += 1
-    assert cache_rows(model, mixture, tmp_path, MAX_TOKENS) == first
-    with torch.no_grad():
-        model.backbone.row_encoder.value.layers[0].weight += 1
-    other = cache_rows(model, mixture, tmp_path, MAX_TOKENS)
-    assert other is not None
-    assert not set(other.files) & set(first.files)
 
 
 def test_barts_own_weights_are_trained_on(

@@ -1,0 +1,45 @@
+"""Parameter groups, schedule and averages."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from rfm.data.corpus import Corpus
+from rfm.train.optim import OptimConfig, make_optimizer, make_schedule, warm_average
+from tests.tiny_model import tiny_model
+
+
+def test_two_parameter_groups(tiny_corpus: Corpus) -> None:
+    model = tiny_model(tiny_corpus)
+    decayed, others = make_optimizer(model, OptimConfig(weight_decay=0.3)).param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    assert all(p.ndim >= 2 for p in decayed["params"])
+    shared = model.backbone.row_encoder.bart.shared.weight
+    assert any(p is shared for p in others["params"])
+    both = [id(p) for p in (*decayed["params"], *others["params"])]
+    assert len(both) == len(set(both)) == sum(1 for _ in model.parameters())
+
+
+def test_the_schedule_warms_up_and_cools_down() -> None:
+    config = OptimConfig(steps=100, warmup=10, lr=2.0, final_lr=0.1)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.lr)
+    schedule = make_schedule(optimizer, config)
+    rates = []
+    for _ in range(101):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:10] == pytest.approx([2 * (i + 1) / 11 for i in range(10)])
+    assert rates[10] == pytest.approx(2.0)
+    assert rates[55] == pytest.approx(2 * (0.1 + 0.9 / 2))
+    assert rates[100] == pytest.approx(0.2)
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_averages_have_a_short_memory_at_first() -> None:
+    a, b = torch.zeros(1), torch.ones(1)
+    assert warm_average(a, b, 0, 0.999).item() == pytest.approx(0.9)
+    assert warm_average(a, b, 10**9, 0.999).item() == pytest.approx(0.001)
