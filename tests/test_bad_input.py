@@ -1,4 +1,4 @@
-"""Databases that are wrong, given to `python -m pretrain`: one clear error with the fix, and nothing
+"""Databases that are wrong, given to `python -m pretrain`: one clear error with the fix and nothing
 half-written."""
 
 from __future__ import annotations
