@@ -18,12 +18,12 @@ from rfm.config import run_command
 from rfm.data.corpus import open_corpus
 from rfm.data.datamodule import PretrainData
 from rfm.data.mixture import PretrainBatches
+from rfm.eval.row_cache import cache_rows
 from rfm.train.build import build_model, describe_training
 from rfm.train.checkpoints import Checkpoints, find_resume, start_over
 from rfm.train.metrics import PlainProgress, make_loggers
 from rfm.train.pretrainer import Pretrainer, whole
 from rfm.train.report import summarise, write_report
-from rfm.train.row_cache import cache_rows
 from rfm.train.run_dir import check_same_run, start_run
 from rfm.train.trainer import (
     bf16_on_cpu,
@@ -58,7 +58,12 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         compiled=config.trainer.compile,
         bf16_on_cpu=bf16_on_cpu(config.trainer),
     )
-    cache = cache_rows(model, mixture, config.data.cache, config.batch.max_tokens)
+    cache = None
+    if config.model.row_encoder.frozen:
+        cache = cache_rows(
+            model.backbone.row_encoder, mixture.stores, mixture.ids, config.data.cache,
+            config.batch.max_tokens,
+        )  # fmt: skip
     train = PretrainBatches(mixture, config.batch, config.seed, "train", cache=cache)
     val, final = (
         PretrainBatches(mixture, config.batch, config.seed, "val", batches, cache)

@@ -1,16 +1,24 @@
-"""Draws from several databases -> one ``PretrainBatch``."""
+"""Draws -> batches: of several databases to pretrain on, or of one task's questions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from rfm.data.batch import Batch, Bucket, PretrainBatch, cat, make_buckets, pad_tokens
+from rfm.data.batch import (
+    Batch,
+    Bucket,
+    CachedRows,
+    PretrainBatch,
+    cat,
+    make_buckets,
+    pad_tokens,
+)
+from rfm.data.cached import RowStates, gather
 from rfm.data.degrees import edge_counts
 from rfm.data.draws import Ints, LinkDraw, MaskedDraw, draw_context_masks
 from rfm.data.graph import STATIC
@@ -18,6 +26,7 @@ from rfm.data.marginals import TokenMarginals
 from rfm.data.sampler import Seeds, Subgraph
 from rfm.data.serialise import NUM_FEATURES, TokenIds, TokenRows, serialise
 from rfm.data.targets import (
+    Masks,
     Source,
     TokenBudget,
     find_masks,
@@ -29,29 +38,30 @@ from rfm.data.targets import (
 _SECONDS_PER_DAY = 86_400.0
 
 
-class RowStates(Protocol):
-    """States of rows that a frozen row encoder has seen: [n, D] float32."""
-
-    width: int
-
-    def __call__(self, source: int, rows: Ints) -> npt.NDArray[np.float32]: ...
-
-
 @dataclass(frozen=True)
 class _Part:
+    """now [S]: the moment that ages are counted back from; not before the seed time."""
+
     source: int
     seeds: Seeds
     subgraph: Subgraph
     masked: bool
+    now: Ints
+
+    @classmethod
+    def of(cls, source: int, draw: tuple[Seeds, Subgraph], masked: bool = False) -> _Part:
+        seeds, subgraph = draw
+        return cls(source, seeds, subgraph, masked, seeds.time)
 
 
 @dataclass(frozen=True)
 class _Nodes:
-    """Distinct rows (masked seeds first), and each node's among them."""
+    """Distinct rows (masked seeds first, cached ones last), and each node's among them."""
 
     source: Ints  # [U]
     global_row: Ints  # [U]
     num_masked: int
+    num_encoded: int
     row: Ints  # [R]
     node: Ints  # [U] the first node of each distinct row
     start: list[int]  # first node of each part
@@ -81,26 +91,18 @@ def assemble(
         context_weight: what one of these weighs in the loss, beside 1 of a masked row's: which rows
             are sampled as context is no fair choice of a table's rows.
         marginals: where given, masked texts carry their nats under the column's token marginals.
-        cache: where given, unmasked rows come as cached states instead of tokens.
+        cache: where given, unmasked rows that it has come as its states instead of tokens.
     """
-    parts = [_Part(s, d.seeds, d.subgraph, True) for s, d in masked]
+    parts = [_Part.of(s, (d.seeds, d.subgraph), masked=True) for s, d in masked]
     for s, d in links:
-        parts.append(_Part(s, d.queries, d.query_graph, False))
-        parts.append(_Part(s, d.candidates, d.candidate_graph, False))
-    nodes = _distinct(parts)
-    encoded = np.arange(nodes.num_masked if cache is not None else nodes.source.size)
+        parts.append(_Part.of(s, (d.queries, d.query_graph)))
+        parts.append(_Part.of(s, (d.candidates, d.candidate_graph)))
+    nodes = _distinct(parts, cache)
     fates = [d.fate for _, d in masked]
     key = int(rng.integers(1, 2**62)) if shuffle else 0
-    tokens = _serialise(
-        sources, nodes, encoded, fates, context_masking, ids, budget.max_tokens, key, rng
-    )
-    buckets, place = make_buckets(tokens, nodes.num_masked, budget.bucket_rows)
-    rest = np.arange(encoded.size, nodes.source.size)
-    place = np.concatenate([place, rest])
+    tokens = _serialise(sources, nodes, fates, context_masking, ids, budget.max_tokens, key, rng)
+    base, masks = _base(sources, parts, nodes, tokens, ids.pad, budget.bucket_rows, cache)
     which = (nodes.source, nodes.global_row, nodes.node)
-    masks = find_masks(sources, which, tokens, place)
-    cached = _cached(cache, nodes, rest)
-    base = _graph_part(sources, parts, nodes, place, buckets, masks.node, cached, ids.pad)
     used = sorted({part.source for part in parts})
     offset = _relations(sources, used)[1]
     return PretrainBatch(
@@ -117,18 +119,58 @@ def context_batch(
     source: Source, seeds: Seeds, subgraph: Subgraph, ids: TokenIds, budget: TokenBudget
 ) -> Batch:
     """Components with nothing hidden: what the states of some seeds are made of."""
-    parts = [_Part(0, seeds, subgraph, False)]
-    nodes = _distinct(parts)
-    every = np.arange(nodes.source.size)
+    parts = [_Part.of(0, (seeds, subgraph))]
+    nodes = _distinct(parts, None)
     rng = np.random.default_rng(0)  # draws nothing
-    tokens = _serialise([source], nodes, every, [], 0.0, ids, budget.max_tokens, 0, rng)
-    buckets, place = make_buckets(tokens, 0, budget.bucket_rows)
-    none = np.zeros(0, dtype=np.int64)
-    return _graph_part([source], parts, nodes, place, buckets, none, torch.zeros(0, 1), ids.pad)
+    tokens = _serialise([source], nodes, [], 0.0, ids, budget.max_tokens, 0, rng)
+    return _base([source], parts, nodes, tokens, ids.pad, budget.bucket_rows, None)[0]
 
 
-def _distinct(parts: Sequence[_Part]) -> _Nodes:
-    """Give each masked seed a row of its own, all other nodes one per distinct row."""
+def question_batch(
+    source: Source,
+    draws: Sequence[tuple[MaskedDraw, Ints]],
+    ids: TokenIds,
+    budget: TokenBudget,
+    key: int,
+    cache: RowStates | None = None,
+) -> Batch:
+    """Components of a task's questions, each mask in the order of its seed.
+
+    Args:
+        draws: questions, and for each seed [S] the moment that ages are counted back from: it may
+            be later than what the seed sees.
+        key: shuffles each row's columns; 0 keeps them.
+        cache: see ``assemble``.
+    """
+    parts = [_Part(0, draw.seeds, draw.subgraph, True, now) for draw, now in draws]
+    nodes = _distinct(parts, cache)
+    rng = np.random.default_rng(0)  # draws nothing
+    fates = [draw.fate for draw, _ in draws]
+    tokens = _serialise([source], nodes, fates, 0.0, ids, budget.max_tokens, key, rng)
+    return _base([source], parts, nodes, tokens, ids.pad, budget.bucket_rows, cache)[0]
+
+
+def _base(
+    sources: Sequence[Source],
+    parts: Sequence[_Part],
+    nodes: _Nodes,
+    tokens: TokenRows,
+    pad: int,
+    bucket_rows: int,
+    cache: RowStates | None,
+) -> tuple[Batch, Masks]:
+    """The batch without what is asked of it, and where its masks are."""
+    buckets, place = make_buckets(tokens, nodes.num_masked, bucket_rows)
+    rest = np.arange(nodes.num_encoded, nodes.source.size)
+    place = np.concatenate([place, rest])
+    masks = find_masks(sources, (nodes.source, nodes.global_row, nodes.node), tokens, place)
+    cached = gather(sources, cache, (nodes.source[rest], nodes.global_row[rest]), pad)
+    return _graph_part(sources, parts, nodes, place, buckets, masks.node, cached, pad), masks
+
+
+def _distinct(parts: Sequence[_Part], cache: RowStates | None) -> _Nodes:
+    """Give each masked seed a row of its own, all other nodes one per distinct row; those that the
+    cache has come last."""
     sizes = [part.subgraph.row.size for part in parts]
     start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     source = np.repeat([part.source for part in parts], sizes).astype(np.int64)
@@ -140,15 +182,20 @@ def _distinct(parts: Sequence[_Part]) -> _Nodes:
     keys, first_at, inverse = np.unique(
         source[plain] << 32 | rows[plain], return_index=True, return_inverse=True
     )
+    has = _has(cache, keys >> 32, keys & 0xFFFFFFFF)
+    order = np.argsort(has, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
     row = np.empty(rows.size, dtype=np.int64)
     row[masked] = np.arange(masked.size)
-    row[plain] = masked.size + inverse
+    row[plain] = masked.size + place[inverse]
     return _Nodes(
-        source=np.concatenate([source[masked], keys >> 32]),
-        global_row=np.concatenate([rows[masked], keys & 0xFFFFFFFF]),
+        source=np.concatenate([source[masked], keys[order] >> 32]),
+        global_row=np.concatenate([rows[masked], keys[order] & 0xFFFFFFFF]),
         num_masked=masked.size,
+        num_encoded=masked.size + int((~has).sum()),
         row=row,
-        node=np.concatenate([masked, plain[first_at]]),
+        node=np.concatenate([masked, plain[first_at[order]]]),
         start=start.tolist(),
     )
 
@@ -156,7 +203,6 @@ def _distinct(parts: Sequence[_Part]) -> _Nodes:
 def _serialise(
     sources: Sequence[Source],
     nodes: _Nodes,
-    encoded: Ints,
     fates: Sequence[npt.NDArray[np.uint8]],
     context_masking: float,
     ids: TokenIds,
@@ -164,7 +210,8 @@ def _serialise(
     key: int,
     rng: np.random.Generator,
 ) -> TokenRows:
-    """Tokens of the first ``encoded`` distinct rows, in order; the masked ones by their fates."""
+    """Tokens of the distinct rows that are encoded, in order; the masked ones by their fates."""
+    encoded = np.arange(nodes.num_encoded)
     width = max((fate.shape[1] for fate in fates), default=0)
     fate = np.zeros((nodes.num_masked, width), dtype=np.uint8)
     first = 0
@@ -201,14 +248,14 @@ def _merge(runs: Sequence[tuple[Ints, TokenRows]], total: int, pad: int) -> Toke
     return TokenRows(token, role, column, feature, np.concatenate(features), length)
 
 
-def _cached(cache: RowStates | None, nodes: _Nodes, rest: Ints) -> torch.Tensor:
-    if cache is None:
-        return torch.zeros(0, 1)
-    states = np.zeros((rest.size, cache.width), dtype=np.float32)
-    for s in np.unique(nodes.source[rest]):
-        here = np.flatnonzero(nodes.source[rest] == s)
-        states[here] = cache(int(s), nodes.global_row[rest[here]])
-    return torch.from_numpy(states)
+def _has(cache: RowStates | None, source: Ints, rows: Ints) -> npt.NDArray[np.bool_]:
+    """[n]: which rows the cache has."""
+    has = np.zeros(rows.size, dtype=np.bool_)
+    if cache is not None:
+        for s in np.unique(source):
+            here = source == s
+            has[here] = cache.has(int(s), rows[here])
+    return has
 
 
 def _graph_part(
@@ -218,7 +265,7 @@ def _graph_part(
     place: Ints,
     buckets: tuple[Bucket, ...],
     mask_node: Ints,
-    cached: torch.Tensor,
+    cached: CachedRows,
     pad: int,
 ) -> Batch:
     relations, offset = _relations(sources, sorted({part.source for part in parts}))
@@ -228,8 +275,10 @@ def _graph_part(
         graph, sub = sources[part.source].store.graph, part.subgraph
         time = np.asarray(graph.row_time[sub.row])
         fixed = time == STATIC
-        behind = part.seeds.time[sub.seed] - np.where(fixed, part.seeds.time[sub.seed], time)
-        assert (behind >= 0).all(), "a row later than its seed time"
+        late = ~fixed & (time > part.seeds.time[sub.seed])
+        assert not late[part.seeds.row.size :].any(), "a row later than its seed time"
+        now = part.now[sub.seed]
+        behind = now - np.where(fixed | late, now, time)  # a question is known after it is asked
         age.append((behind / _SECONDS_PER_DAY).astype(np.float32))
         static.append(fixed)
         edges.append(sub.edge_index + first)

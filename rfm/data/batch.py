@@ -69,12 +69,26 @@ class Bucket(TensorRecord):
 
 
 @dataclass(frozen=True)
+class CachedRows(TensorRecord):
+    """Rows that a frozen row encoder has encoded before. state [n, D]; of their K visible cells, by
+    row: cell_row [K], cell_state [K, D], cell_feature [K, NUM_FEATURES] (0 of texts), cell_name [K]
+    among name [columns, W], the token ids of the columns' names, padded."""
+
+    state: Tensor
+    cell_row: Tensor
+    cell_state: Tensor
+    cell_feature: Tensor
+    cell_name: Tensor
+    name: Tensor
+
+
+@dataclass(frozen=True)
 class Batch(TensorRecord):
     """Components, one per seed, seeds first within their group.
 
     buckets: the distinct rows; the first bucket holds the rows with masked cells (perhaps none).
-    cached: [C, D] states of rows that a frozen row encoder encoded before; they follow the
-    buckets' rows in the numbering of ``row``.
+    cached: rows that a frozen row encoder encoded before; they follow the buckets' rows in the
+    numbering of ``row``.
     row [R] int64: each node's distinct row. age [R] float32: days from the row to the seed time
     (0 for static rows). static [R] bool. hop [R] int64. component [R] int64: its seed's number.
     mask_node [M] int64: a node that shows each mask, in the order of the buckets' ``mask_at``.
@@ -85,7 +99,7 @@ class Batch(TensorRecord):
     """
 
     buckets: tuple[Bucket, ...]
-    cached: Tensor
+    cached: CachedRows
     row: Tensor
     age: Tensor
     static: Tensor
@@ -174,6 +188,13 @@ class PretrainBatch(Batch):
         alone = super().without_edges()
         unknown = torch.zeros_like(self.links.popularity)  # counting children takes edges
         return replace(alone, links=replace(self.links, popularity=unknown))
+
+
+@dataclass(frozen=True)
+class TaskBatch(Batch):
+    """Questions, one per seed, and their labels [S, C] float32 (NaN: null; see ``TaskRows``)."""
+
+    label: Tensor
 
 
 def make_buckets(

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from rfm.config import setting
-from rfm.data.assemble import RowStates, assemble
+from rfm.data.assemble import assemble
 from rfm.data.batch import PretrainBatch
+from rfm.data.cached import RowStates
 from rfm.data.draws import LinkDraw, MaskedDraw, Sampling, draw_link, draw_masked, softened
 from rfm.data.marginals import TokenMarginals
 from rfm.data.sampler import Strategy, fan_outs

@@ -51,9 +51,11 @@ class CellColumn:
 
 @dataclass(frozen=True)
 class TableStore:
-    """One table's cells. ``cells`` [n, C] int32, ``text_ptr`` [texts + 1], ``text_tokens`` flat."""
+    """One table's cells. ``cells`` [n, C] int32, ``text_ptr`` [texts + 1], ``text_tokens`` flat.
+    ``key`` names the content."""
 
     name: str
+    key: str
     name_tokens: tuple[int, ...]
     columns: tuple[CellColumn, ...]
     cells: npt.NDArray[np.int32]
@@ -212,6 +214,7 @@ def _read_table(folder: Path, meta: dict[str, Any]) -> TableStore:
     token_type = {"u16": np.uint16, "u32": np.uint32}[meta["token_type"]]
     return TableStore(
         name=meta["name"],
+        key=folder.name,
         name_tokens=tuple(meta["name_tokens"]),
         columns=columns,
         cells=map_array(folder / "cells.i32", np.int32, shape[0] * shape[1]).reshape(shape),

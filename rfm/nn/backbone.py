@@ -92,8 +92,6 @@ class Backbone(nn.Module):
         self.enter = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
         self.sage = GraphSAGE(width, config.hops, config.graph_sage)
         self.cell_attention = CellAttention(width)
-        # a frozen row encoder's rows come from a cache, which has no cells to read
-        self.reads_context = not config.row_encoder.frozen
 
     def forward(self, batch: Batch) -> States:
         return self.relate(batch, self.encode(batch))
@@ -110,10 +108,21 @@ class Backbone(nn.Module):
             names.append(take(name_ND, bucket.cell.flatten()[bucket.mask_at]))
             if bucket is first:
                 token = token_BLD
-        if batch.cached.shape[0]:
-            rows.append(batch.cached.to(rows[0].dtype))
+        if batch.cached.state.shape[0]:
+            rows.append(batch.cached.state.to(rows[0].dtype))
+            cells.append(self._cached_cells(batch, start, cells[0].state.dtype))
         return Rows(
             torch.cat(rows), Cells.cat(cells), torch.cat(masks), torch.cat(names), token, first.real
+        )
+
+    def _cached_cells(self, batch: Batch, first_row: int, dtype: torch.dtype) -> Cells:
+        cached = batch.cached
+        name_CD = self.row_encoder.words(cached.name)
+        return Cells(
+            cached.cell_state.to(dtype),
+            take(name_CD, cached.cell_name),
+            cached.cell_feature,
+            first_row + cached.cell_row,
         )
 
     def relate(self, batch: Batch, rows: Rows) -> States:
@@ -125,8 +134,7 @@ class Backbone(nn.Module):
         near = Neighbourhood.of(
             batch.edge_index, batch.edge_type, batch.edge_count, edge_type_TD.shape[0]
         )
-        component = batch.component if self.reads_context else batch.alone()
-        readings = Reading.of(component, batch.row, rows.cells.row, batch.mask_node)
+        readings = Reading.of(batch.component, batch.row, rows.cells.row, batch.mask_node)
         mask_MD = rows.mask + self.hop(batch.hop[batch.mask_node])
         read_MD = self.cell_attention(mask_MD, rows.mask_name, rows.cells, node_RD, readings)
         node_RD = self.sage(node_RD, near, edge_type_TD)

@@ -39,9 +39,7 @@ class Cells:
     @classmethod
     def of(cls, bucket: Bucket, token_BLD: Tensor, name_ND: Tensor, first_row: int) -> Cells:
         """Of one bucket. name_ND [B * L, D]: at a cell's first token, its column's name."""
-        cell_N = bucket.cell.flatten()
-        is_content_N = ((bucket.role == ROLE_TEXT) | (bucket.role == ROLE_VALUE)).flatten()
-        at_C = torch.unique(cell_N[is_content_N])
+        cell_N, is_content_N, at_C = content_cells(bucket)
         content_N1 = is_content_N[:, None].to(token_BLD.dtype)
         state_ND = mean_by_group(token_BLD.flatten(0, 1), content_N1, cell_N)
         feature_NF = bucket.value.new_zeros(cell_N.shape[0], NUM_FEATURES).index_add(
@@ -62,6 +60,14 @@ class Cells:
             torch.cat([part.feature for part in parts]),
             torch.cat([part.row for part in parts]),
         )
+
+
+def content_cells(bucket: Bucket) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the tokens of a bucket, flat: the first token of each one's cell [N], whether it is
+    content [N]; and the first tokens of the visible cells [C]."""
+    cell_N = bucket.cell.flatten()
+    is_content_N = ((bucket.role == ROLE_TEXT) | (bucket.role == ROLE_VALUE)).flatten()
+    return cell_N, is_content_N, torch.unique(cell_N[is_content_N])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from rfm.config_types import InvalidValue, build
 from rfm.data.batch import PretrainBatch
 from rfm.files import publish
 from rfm.nn.backbone import Backbone, BackboneConfig, States
+from rfm.nn.heads import EntityHead, HeadConfig
 from rfm.nn.objectives import Link, Loss, MaskedRow
 from rfm.nn.row_encoder import RowEncoder
 
@@ -63,10 +64,16 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         bart: with a vocabulary that fits ``tokenizer``.
         tokenizer: the JSON of the tokenizer that the rows were serialised with.
         about: what the model card tells: pretraining databases, steps, serialisation, ...
+        heads: what it has been fine-tuned to answer; none after pretraining.
     """
 
     def __init__(
-        self, settings: BackboneConfig, bart: BartModel, tokenizer: str, about: Mapping[str, Any]
+        self,
+        settings: BackboneConfig,
+        bart: BartModel,
+        tokenizer: str,
+        about: Mapping[str, Any],
+        heads: Sequence[HeadConfig] = (),
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -76,8 +83,18 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         self.backbone = Backbone(row_encoder, settings)
         self.masked_row = MaskedRow(row_encoder.width)
         self.link = Link(row_encoder.width)
+        self.heads = nn.ModuleList()
+        self.answers: list[HeadConfig] = []
+        for head in heads:
+            self.add_head(head)
         if settings.row_encoder.frozen:
             row_encoder.freeze()
+
+    def add_head(self, head: HeadConfig, dropout: float = 0.0) -> EntityHead:
+        """A new head, which answers a task."""
+        self.heads.append(EntityHead(self.backbone.row_encoder.width, head, dropout))
+        self.answers.append(head)
+        return self.heads[-1]  # type: ignore[return-value]
 
     def forward(self, batch: PretrainBatch) -> PretrainOutput:
         return self.answer(batch, self.backbone(batch))
@@ -105,7 +122,12 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         with publish(save_directory / WEIGHTS) as path:
             safetensors.torch.save_model(self, str(path))
         bart = self.backbone.row_encoder.bart.config.to_dict()
-        described = {"backbone": asdict(self.settings), "bart": bart, "about": self.about}
+        described = {
+            "backbone": asdict(self.settings),
+            "bart": bart,
+            "about": self.about,
+            "heads": [asdict(head) for head in self.answers],
+        }
         with publish(save_directory / TOKENIZER) as path:
             path.write_text(self.tokenizer)
         with publish(save_directory / CARD) as path:
@@ -161,7 +183,9 @@ def read_model(folder: Path, device: str = "cpu") -> RelationalModel:
     tokenizer, words = _read_tokenizer(folder / TOKENIZER)
     try:
         bart = BartModel(BartConfig.from_dict(described["bart"]))
-        model = RelationalModel(described["backbone"], bart, tokenizer, described["about"])
+        model = RelationalModel(
+            described["backbone"], bart, tokenizer, described["about"], described["heads"]
+        )
     except Exception as error:  # of whichever library first takes offence
         raise ValueError(f"{folder / CONFIG} describes no model: {error}") from error
     if words > bart.config.vocab_size:
@@ -179,11 +203,12 @@ def read_model(folder: Path, device: str = "cpu") -> RelationalModel:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """The parts of a ``config.json``: backbone (a BackboneConfig), bart, about."""
+    """The parts of a ``config.json``: backbone (a BackboneConfig), bart, about, heads (configs)."""
     try:
         described = json.loads(path.read_text())
         parts = {name: dict(described[name]) for name in ("backbone", "bart", "about")}
         backbone = build(BackboneConfig, parts["backbone"], "backbone", None)
+        heads = [build(HeadConfig, head, "heads", None) for head in described.get("heads", [])]
     except InvalidValue as error:
         raise ValueError(f"{path} cannot be read: {error.key}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -191,7 +216,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} cannot be read, it is truncated or was written by another version: {error}"
         ) from error
     encoder = replace(backbone.row_encoder, pretrained="")  # its weights are in the folder
-    return {**parts, "backbone": replace(backbone, row_encoder=encoder)}
+    return {**parts, "backbone": replace(backbone, row_encoder=encoder), "heads": heads}
 
 
 def _read_tokenizer(path: Path) -> tuple[str, int]:

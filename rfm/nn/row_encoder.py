@@ -41,8 +41,7 @@ class RowEncoderConfig:
     gradient_checkpointing: bool = setting(False, help="trade time for memory")
     frozen: bool = setting(
         False,
-        help="keep the row encoder fixed and cache row states on disk; masks then read the cells "
-        "of their own row alone",
+        help="keep the row encoder fixed and cache row and cell states on disk",
     )
 
 

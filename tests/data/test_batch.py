@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rfm.data.batch import PretrainBatch, make_buckets, pad_tokens
+from rfm.data.cached import EncodedRows
 from rfm.data.mixture import PretrainBatches
 from rfm.data.serialise import NUM_FEATURES, ROLE_MASK, ROLE_NAME, TokenRows
 from rfm.data.tokenizer import EOS
@@ -256,18 +257,28 @@ def test_edge_types_name_their_foreign_keys(corpus: Corpus, drawn: list[Drawn]) 
 
 
 class FakeCache:
-    """States of rows that say which row they are."""
+    """States of rows that say which row they are; a cell's, if the row has any, is its negative."""
 
     width = 3
 
-    def __call__(self, source: int, rows: np.ndarray) -> np.ndarray:
-        return np.stack([np.full(rows.size, source), rows, rows], axis=1).astype(np.float32)
+    def __init__(self, corpus: Corpus) -> None:
+        self.stores = corpus.mixture.stores
+
+    def __call__(self, source: int, rows: np.ndarray) -> EncodedRows:
+        state = np.stack([np.full(rows.size, source), rows, rows], axis=1).astype(np.float32)
+        store = self.stores[source]
+        with_cells = np.array([bool(table.columns) for table in store.tables])
+        last_first = np.flatnonzero(with_cells[store.graph.table_of(rows)])[::-1].copy()
+        return EncodedRows(state, last_first, np.zeros_like(last_first), -state[last_first])
+
+    def has(self, source: int, rows: np.ndarray) -> np.ndarray:
+        return np.ones(rows.size, dtype=bool)
 
 
 def test_cached_rows_come_as_states(corpus: Corpus) -> None:
     config = small_batches(context_masking=0.0)
     plain = draw(PretrainBatches(corpus.mixture, config, 0, "train"), 2)
-    cached = draw(PretrainBatches(corpus.mixture, config, 0, "train", cache=FakeCache()), 2)
+    cached = draw(PretrainBatches(corpus.mixture, config, 0, "train", cache=FakeCache(corpus)), 2)
     encoded = sum(b.token.shape[0] for b in cached.batch.buckets)
     assert encoded == plain.batch.buckets[0].token.shape[0]
     assert differing(plain.batch.buckets[0], cached.batch.buckets[0]) == []
@@ -277,8 +288,11 @@ def test_cached_rows_come_as_states(corpus: Corpus) -> None:
             if i == 0 and component.part == "masked":
                 assert place < encoded
             else:
-                state = cached.batch.cached[place - encoded].tolist()
+                state = cached.batch.cached.state[place - encoded].tolist()
                 assert state == [component.source, row, row]
+    rows = cached.batch.cached
+    assert rows.cell_row.tolist() == sorted(set(rows.cell_row.tolist()))
+    torch.testing.assert_close(rows.cell_state, -rows.state[rows.cell_row])
 
 
 def empty(batch: PretrainBatch) -> set[str]:

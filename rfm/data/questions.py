@@ -1,0 +1,183 @@
+"""A task's questions: its rows as seeds, each with its label masked, as of its cutoff."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from rfm.config import setting
+from rfm.data.assemble import question_batch
+from rfm.data.attach import AttachedTask
+from rfm.data.batch import TaskBatch
+from rfm.data.cached import RowStates
+from rfm.data.draws import MaskedDraw
+from rfm.data.sampler import Seeds, Strategy, fan_outs, sample
+from rfm.data.serialise import MASKED, REMOVED, VISIBLE, TokenIds
+from rfm.data.store import RowStore
+from rfm.data.targets import Source, TokenBudget
+from rfm.data.task_rows import Ints, TaskSplit
+from rfm.data.tasks import Regime
+
+_STREAM = 3
+
+
+@dataclass(frozen=True)
+class QuestionConfig:
+    """What a question may see, and how many are asked at once."""
+
+    children: int = setting(8, ge=0, help="children per foreign key of the entity, the latest")
+    history: int = setting(24, ge=0, help="past labels per entity, the latest; 0: none is visible")
+    grandchildren: int = setting(0, ge=0, help="children per foreign key, three hops away")
+    max_rows: int = setting(96, ge=0, help="rows per question, 0 without limit")
+    max_tokens: int = setting(40, ge=8, help="tokens per row")
+    strategy: Strategy = setting("last", help="which children: the latest, or any")
+    graph: bool = setting(True, help="false: the question's own row alone, with its entity's cells")
+    size: int = setting(64, ge=1, help="questions per training batch")
+    eval_size: int = setting(256, ge=1, help="questions per batch of predictions")
+    bucket_rows: int = setting(160, ge=1, help="smallest length bucket")
+
+    def per_hop(self, hops: int) -> tuple[int, ...]:
+        """Children per hop: a question has none, its parents have ``children``."""
+        return (0, self.children, self.grandchildren, *(0,) * hops)[:hops]
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """row [n]: of the attached table, global. now [n]: seed times; cutoff [n]: until when each sees
+    anything, both unix seconds. label [n, C] float64; NaN where it is null."""
+
+    row: Ints
+    now: Ints
+    cutoff: Ints
+    label: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return int(self.row.size)
+
+    def take(self, at: Ints) -> Questions:
+        return Questions(self.row[at], self.now[at], self.cutoff[at], self.label[at])
+
+
+def ask(
+    attached: AttachedTask, store: RowStore, splits: Sequence[TaskSplit], regime: Regime
+) -> Questions:
+    """The questions of some splits, in the order of their rows."""
+    task = attached.task
+    start = int(store.graph.table_start[table_number(attached, store)])
+    rows = [task.rows(split) for split in splits]
+    cutoffs = [task.cutoffs(split, regime) for split in splits]
+    return Questions(
+        row=start + np.concatenate([attached.questions[split] for split in splits]),
+        now=np.concatenate([r.time for r in rows]),
+        cutoff=np.concatenate(cutoffs),
+        label=np.concatenate([r.label for r in rows]),
+    )
+
+
+def table_number(attached: AttachedTask, store: RowStore) -> int:
+    return [table.name for table in store.tables].index(attached.table)
+
+
+class QuestionSampler:
+    """Questions -> batches, by the rules of a config."""
+
+    def __init__(
+        self,
+        attached: AttachedTask,
+        store: RowStore,
+        ids: TokenIds,
+        hops: int,
+        config: QuestionConfig,
+        cache: RowStates | None = None,
+    ) -> None:
+        """
+        Args:
+            cache: see ``assemble``.
+        """
+        self.store, self.ids, self.config, self.cache = store, ids, config, cache
+        self.source = Source(store, tuple(0 for _ in store.tables), 0)
+        table = store.tables[table_number(attached, store)]
+        names = [column.name for column in table.columns]
+        # when the label will be known says nothing but when is asked, which ages say better
+        self.fate = np.where(table.is_time, REMOVED, VISIBLE).astype(np.uint8)
+        if attached.label in names:
+            self.fate[names.index(attached.label)] = MASKED
+        keys = attached.database.tables[attached.table].foreign_keys
+        per_hop = list(config.per_hop(hops))
+        history = [config.history if n else 0 for n in per_hop]
+        own = {f"{attached.table}.{key}": history for key in keys}
+        self.fan_out = fan_outs(
+            store.graph, per_hop if config.graph else [], own if config.graph else {}
+        )
+        self.budget = TokenBudget(config.max_tokens, 1, 1, config.bucket_rows)
+
+    def batch(self, questions: Questions, key: int) -> TaskBatch:
+        """Args:
+        key: of the columns' order and, where any children may come, of their choice; 0 keeps the
+            columns' order.
+        """
+        seeds = Seeds.at(questions.row, questions.cutoff)
+        config = self.config
+        graph = sample(self.store.graph, seeds, self.fan_out, config.strategy, config.max_rows, key)
+        draw = MaskedDraw(seeds, graph, np.tile(self.fate, (len(questions), 1)))
+        batch = question_batch(
+            self.source, [(draw, questions.now)], self.ids, self.budget, key, self.cache
+        )
+        label = torch.from_numpy(questions.label.astype(np.float32))
+        return TaskBatch(**vars(batch), label=label)
+
+
+class TrainingQuestions(Dataset[TaskBatch]):
+    """Endless training batches by index: a new order of the labelled questions in every epoch.
+
+    Args:
+        stale: seconds; where there are any, each question's cutoff lies one of them, drawn at
+            random, before its seed time: so that it looks like those of a frozen validation split.
+    """
+
+    def __init__(
+        self, sampler: QuestionSampler, questions: Questions, stale: Ints, seed: int
+    ) -> None:
+        self.sampler, self.stale, self.seed = sampler, stale, seed
+        self.questions = questions.take(np.flatnonzero(~np.isnan(questions.label).any(axis=1)))
+
+    def __getitem__(self, index: int) -> TaskBatch:
+        size, n = self.sampler.config.size, len(self.questions)
+        place = np.arange(index * size, (index + 1) * size)
+        at = np.concatenate(
+            [
+                self._order(int(epoch))[place[place // n == epoch] % n]
+                for epoch in np.unique(place // n)
+            ]
+        )
+        rng = np.random.default_rng([self.seed, _STREAM, index])
+        chosen = self.questions.take(at)
+        if self.stale.size:
+            late = chosen.now - rng.choice(self.stale, at.size)
+            chosen = replace(chosen, cutoff=np.minimum(chosen.cutoff, late))
+        return self.sampler.batch(chosen, int(rng.integers(1, 2**62)))
+
+    def _order(self, epoch: int) -> Ints:
+        return np.random.default_rng([self.seed, _STREAM + 1, epoch]).permutation(
+            len(self.questions)
+        )
+
+
+class AskedQuestions(Dataset[TaskBatch]):
+    """All questions, once, in order; beyond the last there are empty batches."""
+
+    def __init__(self, sampler: QuestionSampler, questions: Questions) -> None:
+        self.sampler, self.questions = sampler, questions
+
+    def __len__(self) -> int:
+        return -(-len(self.questions) // self.sampler.config.eval_size)
+
+    def __getitem__(self, index: int) -> TaskBatch:
+        size = self.sampler.config.eval_size
+        at = np.arange(index * size, min((index + 1) * size, len(self.questions)))
+        return self.sampler.batch(self.questions.take(at), 0)
