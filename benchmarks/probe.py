@@ -71,7 +71,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     trained = RelationalModel.from_pretrained(result["model"])
     corpus = open_corpus(settings.data, settings.seed)
     seed_everything(config.seed, verbose=False)
-    random = build_model(settings.model, corpus, settings.batch.max_tokens, False)
+    random = build_model(settings.model, corpus.tokenizer, settings.batch.max_tokens, False)
     rows = [
         compare(config, settings, corpus, i, folder, trained, random)
         for i, folder in enumerate(folders)

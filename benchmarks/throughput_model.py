@@ -29,7 +29,7 @@ def make_model(
 ) -> RelationalModel:
     torch.manual_seed(seed)
     config = BackboneConfig(row_encoder=RowEncoderConfig(size=size), hops=hops)
-    return build_model(config, corpus, max_tokens, bf16_on_cpu=bf16)
+    return build_model(config, corpus.tokenizer, max_tokens, bf16_on_cpu=bf16)
 
 
 def race_buckets(encoder: RowEncoder, batches: PretrainBatches, repeats: int) -> dict[str, Runs]:

@@ -16,7 +16,7 @@ from lightning import seed_everything
 from pretrain.config import FREE, PretrainConfig
 from rfm.config import run_command
 from rfm.data.corpus import open_corpus
-from rfm.data.datamodule import PretrainData
+from rfm.data.datamodule import BatchData
 from rfm.data.mixture import PretrainBatches
 from rfm.eval.row_cache import cache_rows
 from rfm.train.build import build_model, describe_training
@@ -53,7 +53,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     mixture = corpus.mixture
     model = build_model(
         config.model,
-        corpus,
+        corpus.tokenizer,
         max(config.batch.max_tokens, config.batch.budget.longest_text),
         compiled=config.trainer.compile,
         bf16_on_cpu=bf16_on_cpu(config.trainer),
@@ -81,12 +81,12 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         start_over(run_dir)
     start_run(run_dir, config, corpus.fingerprints)
     start = time.monotonic()
-    trainer.fit(module, PretrainData(train, val, workers), ckpt_path=checkpoint)
+    trainer.fit(module, BatchData(train, val, workers), ckpt_path=checkpoint)
     result = {"run_dir": run_dir, "steps": trainer.global_step, "seconds": time.monotonic() - start}
     if saver.stopped_by:
         return {**result, "stopped_by": saver.stopped_by}
     metrics.begin(trainer.global_step)  # where a finished run is resumed, its report is made anew
-    trainer.validate(module, PretrainData(train, final, workers), verbose=False)
+    trainer.validate(module, BatchData(train, final, workers), verbose=False)
     model = whole(model)
     if trainer.is_global_zero:
         read_by = {

@@ -40,7 +40,7 @@ def tiny_model(corpus: Corpus, noise: float = 0.03, **encoder: Any) -> Relationa
     torch.manual_seed(0)
     config = BackboneConfig()
     config = replace(config, row_encoder=replace(config.row_encoder, **encoder))
-    model = build_model(config, corpus, MAX_TOKENS, compiled=False)
+    model = build_model(config, corpus.tokenizer, MAX_TOKENS, compiled=False)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += noise * torch.randn_like(parameter)

@@ -192,8 +192,10 @@ class PretrainBatch(Batch):
 
 @dataclass(frozen=True)
 class TaskBatch(Batch):
-    """Questions, one per seed, and their labels [S, C] float32 (NaN: null; see ``TaskRows``)."""
+    """Questions, one per seed: question [S] int64, their numbers among all that are asked; label
+    [S, C] float32 (NaN: null; see ``TaskRows``)."""
 
+    question: Tensor
     label: Tensor
 
 

@@ -28,7 +28,8 @@ class EncodedRows(NamedTuple):
 class RowStates(Protocol):
     """States of rows that a frozen row encoder has seen."""
 
-    width: int
+    @property
+    def width(self) -> int: ...
 
     def __call__(self, source: int, rows: Ints) -> EncodedRows:
         """Of global rows [n] of a database, all of which it must have."""

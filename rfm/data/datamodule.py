@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from rfm.data.batch import PretrainBatch
-from rfm.data.mixture import PretrainBatches
+from rfm.data.batch import Batch
 
 
 class CountingSampler(Sampler[int]):
@@ -45,32 +44,33 @@ class StridedSampler(Sampler[int]):
         return len(self.indices)
 
 
-class PretrainData(LightningDataModule):
-    """Training and validation batches of a mixture.
+class BatchData(LightningDataModule):
+    """Batches by index: endless ones to train on, ``val`` of them to validate.
 
     What a checkpoint keeps is how many batches all ranks have taken; Lightning's own sampler must
     stay out of the way (``Trainer(use_distributed_sampler=False)``).
     """
 
-    def __init__(self, train: PretrainBatches, val: PretrainBatches, workers: int) -> None:
+    def __init__(self, train: Dataset[Any], val: Dataset[Any], workers: int) -> None:
         super().__init__()
         self.train, self.val, self.workers = train, val, workers
         self._start = 0
 
-    def train_dataloader(self) -> DataLoader[PretrainBatch]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
         assert trainer is not None
         return self._loader(
             self.train, CountingSampler(self._start, trainer.global_rank, trainer.world_size)
         )
 
-    def val_dataloader(self) -> DataLoader[PretrainBatch]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
         assert trainer is not None
+        assert isinstance(self.val, Sized)
         sampler = StridedSampler(len(self.val), trainer.global_rank, trainer.world_size)
         return self._loader(self.val, sampler)
 
-    def _loader(self, batches: PretrainBatches, sampler: Sampler[int]) -> DataLoader[PretrainBatch]:
+    def _loader(self, batches: Dataset[Any], sampler: Sampler[int]) -> DataLoader[Batch]:
         return DataLoader(
             batches,
             sampler=sampler,

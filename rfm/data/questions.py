@@ -63,26 +63,6 @@ class Questions:
         return Questions(self.row[at], self.now[at], self.cutoff[at], self.label[at])
 
 
-def ask(
-    attached: AttachedTask, store: RowStore, splits: Sequence[TaskSplit], regime: Regime
-) -> Questions:
-    """The questions of some splits, in the order of their rows."""
-    task = attached.task
-    start = int(store.graph.table_start[table_number(attached, store)])
-    rows = [task.rows(split) for split in splits]
-    cutoffs = [task.cutoffs(split, regime) for split in splits]
-    return Questions(
-        row=start + np.concatenate([attached.questions[split] for split in splits]),
-        now=np.concatenate([r.time for r in rows]),
-        cutoff=np.concatenate(cutoffs),
-        label=np.concatenate([r.label for r in rows]),
-    )
-
-
-def table_number(attached: AttachedTask, store: RowStore) -> int:
-    return [table.name for table in store.tables].index(attached.table)
-
-
 class QuestionSampler:
     """Questions -> batches, by the rules of a config."""
 
@@ -99,28 +79,44 @@ class QuestionSampler:
         Args:
             cache: see ``assemble``.
         """
-        self.store, self.ids, self.config, self.cache = store, ids, config, cache
+        self.attached, self.store = attached, store
+        self.ids, self.config, self.cache = ids, config, cache
         self.source = Source(store, tuple(0 for _ in store.tables), 0)
-        table = store.tables[table_number(attached, store)]
+        number = [table.name for table in store.tables].index(attached.table)
+        self.first_row = int(store.graph.table_start[number])
+        table = store.tables[number]
         names = [column.name for column in table.columns]
         # when the label will be known says nothing but when is asked, which ages say better
         self.fate = np.where(table.is_time, REMOVED, VISIBLE).astype(np.uint8)
         if attached.label in names:
             self.fate[names.index(attached.label)] = MASKED
-        keys = attached.database.tables[attached.table].foreign_keys
-        per_hop = list(config.per_hop(hops))
+        per_hop = config.per_hop(hops)
         history = [config.history if n else 0 for n in per_hop]
+        keys = attached.database.tables[attached.table].foreign_keys
         own = {f"{attached.table}.{key}": history for key in keys}
-        self.fan_out = fan_outs(
-            store.graph, per_hop if config.graph else [], own if config.graph else {}
-        )
+        reach = (per_hop, own) if config.graph else ((), {})
+        self.fan_out = fan_outs(store.graph, *reach)
         self.budget = TokenBudget(config.max_tokens, 1, 1, config.bucket_rows)
 
-    def batch(self, questions: Questions, key: int) -> TaskBatch:
-        """Args:
-        key: of the columns' order and, where any children may come, of their choice; 0 keeps the
-            columns' order.
+    def ask(self, splits: Sequence[TaskSplit], regime: Regime) -> Questions:
+        """The questions of some splits, in the order of their rows."""
+        task, asks = self.attached.task, self.attached.questions
+        rows = [task.rows(split) for split in splits]
+        return Questions(
+            row=self.first_row + np.concatenate([asks[split] for split in splits]),
+            now=np.concatenate([r.time for r in rows]),
+            cutoff=np.concatenate([task.cutoffs(split, regime) for split in splits]),
+            label=np.concatenate([r.label for r in rows]),
+        )
+
+    def batch(self, asked: Questions, number: Ints, key: int) -> TaskBatch:
+        """The questions of these numbers [S] among all that are asked.
+
+        Args:
+            key: of the columns' order and, where any children may come, of their choice; 0 keeps
+                the columns' order.
         """
+        questions = asked.take(number)
         seeds = Seeds.at(questions.row, questions.cutoff)
         config = self.config
         graph = sample(self.store.graph, seeds, self.fan_out, config.strategy, config.max_rows, key)
@@ -129,7 +125,7 @@ class QuestionSampler:
             self.source, [(draw, questions.now)], self.ids, self.budget, key, self.cache
         )
         label = torch.from_numpy(questions.label.astype(np.float32))
-        return TaskBatch(**vars(batch), label=label)
+        return TaskBatch(**vars(batch), question=torch.from_numpy(number), label=label)
 
 
 class TrainingQuestions(Dataset[TaskBatch]):
@@ -156,11 +152,13 @@ class TrainingQuestions(Dataset[TaskBatch]):
             ]
         )
         rng = np.random.default_rng([self.seed, _STREAM, index])
-        chosen = self.questions.take(at)
+        asked = self.questions
         if self.stale.size:
-            late = chosen.now - rng.choice(self.stale, at.size)
-            chosen = replace(chosen, cutoff=np.minimum(chosen.cutoff, late))
-        return self.sampler.batch(chosen, int(rng.integers(1, 2**62)))
+            late = asked.now[at] - rng.choice(self.stale, at.size)
+            cutoff = asked.cutoff.copy()
+            cutoff[at] = np.minimum(cutoff[at], late)
+            asked = replace(asked, cutoff=cutoff)
+        return self.sampler.batch(asked, at, int(rng.integers(1, 2**62)))
 
     def _order(self, epoch: int) -> Ints:
         return np.random.default_rng([self.seed, _STREAM + 1, epoch]).permutation(
@@ -180,4 +178,4 @@ class AskedQuestions(Dataset[TaskBatch]):
     def __getitem__(self, index: int) -> TaskBatch:
         size = self.sampler.config.eval_size
         at = np.arange(index * size, min((index + 1) * size, len(self.questions)))
-        return self.sampler.batch(self.questions.take(at), 0)
+        return self.sampler.batch(self.questions, at, 0)

@@ -63,11 +63,18 @@ class Tokenizer:
                 f"{path} cannot be read ({error}): get it again; in a cache, delete its folder, "
                 "and it is built again"
             ) from error
+        return cls._complete(backend, f"the tokenizer in {folder}")
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        """What ``tokenizer.json`` holds, such as a model's."""
+        return cls._complete(tokenizers.Tokenizer.from_str(text), "the model's tokenizer")
+
+    @classmethod
+    def _complete(cls, backend: tokenizers.Tokenizer, what: str) -> Tokenizer:
         missing = [t for t in (BOS, PAD, EOS, UNK, MASK) if backend.token_to_id(t) is None]
         if missing:
-            raise ValueError(
-                f"the tokenizer in {folder} lacks {missing}: wanted BART's special tokens"
-            )
+            raise ValueError(f"{what} lacks {missing}: wanted BART's special tokens")
         backend.encode_special_tokens = True  # a cell that spells "<mask>" is text, not a mask
         backend.no_padding()
         backend.no_truncation()

@@ -120,21 +120,29 @@ def score(task: Task, split: TaskSplit, predictions: Predictions) -> float:
     Raises:
         ValueError: see ``align``; and where the metric is not defined (AUROC of one class).
     """
-    value, rows = align(task, split, predictions), task.rows(split)
-    labelled = rows.labelled
-    label = rows.label[labelled]
+    return score_rows(
+        task, split, np.arange(len(task.rows(split))), align(task, split, predictions)
+    )
+
+
+def score_rows(task: Task, split: TaskSplit, at: Ints, value: npt.NDArray[np.float64]) -> float:
+    """The same of some rows [n] of a split alone, with their values [n, C]."""
+    rows = task.rows(split)
+    labelled = rows.labelled[at]
+    at, value = at[labelled], value[labelled]
+    label = rows.label[at]
     if task.task_type == "multiclass_classification":
-        return float(accuracy_score(label[:, 0], value[labelled].argmax(axis=1)))
+        return float(accuracy_score(label[:, 0], value.argmax(axis=1)))
     if task.task_type == "multilabel_classification":
-        return float(average_precision_score(label, value[labelled], average="macro"))
+        return float(average_precision_score(label, value, average="macro"))
     if task.task_type == "binary_classification" and np.unique(label).size < 2:
         raise ValueError(
             f"{task.path(split)}: every label is {label[0, 0]:g}, so that AUROC is not defined"
         )
     relbench = relbench_task(task.database.folder, task.name)
     table = relbench.get_table(split, mask_input_cols=False)
-    table.df = table.df[labelled]
-    answer = value[labelled].astype(np.int64) if task.top_k else value[labelled, 0]
+    table.df = table.df.iloc[at]
+    answer = value.astype(np.int64) if task.top_k else value[:, 0]
     metric = METRICS[task.task_type]
     return float(relbench.evaluate(answer, table)[metric])
 

@@ -1,4 +1,4 @@
-"""A model for a corpus."""
+"""A new model, and what is said of how it came about."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from transformers import BartModel
 
 from rfm.data.corpus import Corpus
-from rfm.data.tokenizer import EOS, PAD, hub_folder
+from rfm.data.tokenizer import EOS, PAD, Tokenizer, hub_folder
 from rfm.nn.backbone import BackboneConfig
 from rfm.nn.bf16_linear import use_bf16
 from rfm.nn.model import RelationalModel
@@ -20,7 +20,7 @@ _BART_FILES = ["config.json", "*.safetensors", "pytorch_model.bin"]
 
 def build_model(
     config: BackboneConfig,
-    corpus: Corpus,
+    tokenizer: Tokenizer,
     max_tokens: int,
     compiled: bool = False,
     bf16_on_cpu: bool = False,
@@ -36,12 +36,12 @@ def build_model(
         ValueError: if the weights cannot be found, do not fit the tokenizer, or read fewer
             positions than ``max_tokens``.
     """
-    tokenizer, encoder = corpus.tokenizer, config.row_encoder
+    encoder = config.row_encoder
     if encoder.pretrained:
         local = Path(encoder.pretrained)
         folder = local if local.is_dir() else hub_folder(encoder.pretrained, _BART_FILES)
         bart = load_bart(folder, len(tokenizer), encoder.dropout)
-        _check_fit(bart, encoder.pretrained, corpus, max_tokens)
+        _check_fit(bart, encoder.pretrained, tokenizer, max_tokens)
     else:
         bart = BartModel(bart_config(encoder, len(tokenizer), tokenizer.id(PAD), tokenizer.id(EOS)))
     if compiled:
@@ -51,8 +51,7 @@ def build_model(
     return RelationalModel(config, bart, tokenizer.backend.to_str(), {})
 
 
-def _check_fit(bart: BartModel, source: str, corpus: Corpus, max_tokens: int) -> None:
-    tokenizer = corpus.tokenizer
+def _check_fit(bart: BartModel, source: str, tokenizer: Tokenizer, max_tokens: int) -> None:
     ids = {"pad_token_id": tokenizer.id(PAD), "eos_token_id": tokenizer.id(EOS)}
     wrong = {name: getattr(bart.config, name) for name in ids}
     if wrong != ids:
@@ -74,6 +73,7 @@ def describe_training(
     stores = corpus.mixture.stores
     return {
         "databases": corpus.fingerprints,
+        "training_until": {store.name: store.val_timestamp for store in stores},
         "rows": sum(store.num_rows for store in stores),
         "steps": steps,
         "seed": seed,

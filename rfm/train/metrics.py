@@ -21,6 +21,7 @@ from rfm.config import setting
 from rfm.files import publish
 
 _log = logging.getLogger("rfm")
+WandbMode = Literal["offline", "online", "disabled"]
 _HEADER = ["step", "metric", "value"]
 
 
@@ -34,7 +35,7 @@ class LogConfig:
     final_batches: int = setting(4, ge=1, help="the same after the last step")
     checkpoint_every: int = setting(500, ge=1, help="steps between checkpoints")
     stop_after: int = setting(0, ge=0, help="save and stop at this step; resume goes on; 0: never")
-    wandb: Literal["offline", "online", "disabled"] = "offline"
+    wandb: WandbMode = "offline"
     wandb_project: str = "rfm"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,6 +41,29 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def make_tuning_optimizer(model: nn.Module, config: OptimConfig) -> AnchoredAdamW:
+    """The same for fine-tuning: what has been pretrained decays towards the weights it has now."""
+    return AnchoredAdamW(make_optimizer(model, config).param_groups, config)
+
+
+class AnchoredAdamW(torch.optim.AdamW):
+    """AdamW whose weight decay pulls towards the weights at the start instead of zero (L2-SP; Li et
+    al. 2018, arXiv 1802.01483), decoupled from the gradient as AdamW's own."""
+
+    def __init__(self, groups: list[dict[str, Any]], config: OptimConfig) -> None:
+        groups = [{"params": g["params"], "pull": g["weight_decay"]} for g in groups]
+        super().__init__(groups, lr=config.lr, betas=config.betas, weight_decay=0.0)
+        self.anchors = [[p.detach().clone() for p in g["params"]] for g in groups]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for group, anchors in zip(self.param_groups, self.anchors, strict=True):
+            for parameter, anchor in zip(group["params"], anchors, strict=True):
+                parameter.lerp_(anchor.to(parameter.device), group["lr"] * group["pull"])
+        return loss
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig) -> LambdaLR:

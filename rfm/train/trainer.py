@@ -71,8 +71,16 @@ def make_trainer(
     log: LogConfig,
     loggers: Sequence[Logger],
     callbacks: Sequence[Callback],
+    first: Sequence[Callback] = (),
+    stop_at: int = 0,
 ) -> Trainer:
-    """A trainer for ``optim.steps`` optimiser steps over endless batches."""
+    """A trainer for ``optim.steps`` optimiser steps over endless batches.
+
+    Args:
+        first: callbacks that come before the averaging of weights: they see the averaged ones when
+            a validation ends.
+        stop_at: stop at this step of the schedule; 0: at its end.
+    """
     gpu = uses_gpu(config)
     devices, nodes = processes(config)
     averaging = [Averaging(optim.ema)] if optim.ema > 0 else []
@@ -83,7 +91,7 @@ def make_trainer(
         num_nodes=nodes,
         strategy=_strategy(config.strategy, devices * nodes),
         precision=_precision(config),
-        max_steps=optim.steps,
+        max_steps=stop_at or optim.steps,
         max_epochs=-1,
         accumulate_grad_batches=optim.accumulate,
         gradient_clip_val=optim.clip or None,
@@ -93,7 +101,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=log.every,
         logger=list(loggers),
-        callbacks=[*averaging, *callbacks, *bar],
+        callbacks=[*first, *averaging, *callbacks, *bar],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=on_terminal(),

@@ -237,7 +237,7 @@ def pretrained(folder: Path | str) -> BackboneConfig:
 
 def test_weights_come_from_a_bart_folder(tiny_corpus: Corpus, tmp_path: Path) -> None:
     folder = bart_folder(tiny_corpus, tmp_path / "bart")
-    model = build_model(pretrained(folder), tiny_corpus, MAX_TOKENS, compiled=False)
+    model = build_model(pretrained(folder), tiny_corpus.tokenizer, MAX_TOKENS, compiled=False)
     stored = load_file(folder / "model.safetensors")
     own = model.backbone.row_encoder.bart.state_dict()
     assert len(stored) > 50
@@ -254,7 +254,9 @@ def test_bart_is_given_room_for_new_tokens(tiny_corpus: Corpus, tmp_path: Path) 
     size = len(tiny_corpus.tokenizer)
     smaller = bart_config(RowEncoderConfig(), size - 1, 1, 2)
     BartModel(smaller).save_pretrained(tmp_path / "bart")
-    model = build_model(pretrained(tmp_path / "bart"), tiny_corpus, MAX_TOKENS, compiled=False)
+    model = build_model(
+        pretrained(tmp_path / "bart"), tiny_corpus.tokenizer, MAX_TOKENS, compiled=False
+    )
     bart = model.backbone.row_encoder.bart
     assert bart.shared.weight.shape[0] == size
     assert bart.encoder.embed_tokens.weight is bart.shared.weight
@@ -270,7 +272,7 @@ def test_pretrained_weights_are_trained_as_asked(tiny_corpus: Corpus, tmp_path: 
             pretrained=str(folder), dropout=0.3, gradient_checkpointing=True
         )
     )
-    model = build_model(config, tiny_corpus, MAX_TOKENS, compiled=False)
+    model = build_model(config, tiny_corpus.tokenizer, MAX_TOKENS, compiled=False)
     assert all(module.training for module in model.modules())
     assert model.backbone.row_encoder.bart.encoder.dropout == 0.3
     bucket = tiny_batches(tiny_corpus)[0].buckets[-1]
@@ -281,7 +283,7 @@ def test_pretrained_weights_are_trained_as_asked(tiny_corpus: Corpus, tmp_path: 
 def test_a_frozen_encoder_drops_nothing_out(tiny_corpus: Corpus) -> None:
     """Its states are those in the cache, in training too."""
     encoder = RowEncoderConfig(frozen=True, dropout=0.3)
-    model = build_model(BackboneConfig(encoder), tiny_corpus, MAX_TOKENS, compiled=False)
+    model = build_model(BackboneConfig(encoder), tiny_corpus.tokenizer, MAX_TOKENS, compiled=False)
     assert model.backbone.row_encoder.bart.decoder.training
     bucket = tiny_batches(tiny_corpus)[0].buckets[-1]
     a, b = (model.backbone.row_encoder(bucket)[1] for _ in range(2))
@@ -291,13 +293,13 @@ def test_a_frozen_encoder_drops_nothing_out(tiny_corpus: Corpus) -> None:
 def test_bart_must_fit(tiny_corpus: Corpus, tmp_path: Path) -> None:
     other = bart_folder(tiny_corpus, tmp_path / "other", pad=9)
     with pytest.raises(ValueError, match=rf"tokenizer does not fit .*; set data.tokenizer={other}"):
-        build_model(pretrained(other), tiny_corpus, MAX_TOKENS, compiled=False)
+        build_model(pretrained(other), tiny_corpus.tokenizer, MAX_TOKENS, compiled=False)
     folder = bart_folder(tiny_corpus, tmp_path / "bart")
     with pytest.raises(ValueError, match=r"batch.max_tokens, .* come to 65, .* at most 64 tokens"):
-        build_model(pretrained(folder), tiny_corpus, 65, compiled=False)
+        build_model(pretrained(folder), tiny_corpus.tokenizer, 65, compiled=False)
 
 
 def test_bart_that_is_not_there(tiny_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match="'nobody/no-bart' is neither a local folder nor in the"):
-        build_model(pretrained("nobody/no-bart"), tiny_corpus, MAX_TOKENS, compiled=False)
+        build_model(pretrained("nobody/no-bart"), tiny_corpus.tokenizer, MAX_TOKENS, compiled=False)

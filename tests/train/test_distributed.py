@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from rfm.data.batch import PretrainBatch
 from rfm.data.corpus import Corpus
-from rfm.data.datamodule import CountingSampler, PretrainData, StridedSampler
+from rfm.data.datamodule import BatchData, CountingSampler, StridedSampler
 from rfm.nn.objectives import weigh
 from tests.batches import bits
 from tests.ranks import alone, ddp_gradients, sharded_gradients, spawn
@@ -66,8 +66,8 @@ def test_batches_beyond_the_end_ask_nothing(tiny_corpus: Corpus) -> None:
     assert with_edges.value_loss.numel() == without.value_loss.numel() == 0
 
 
-def loader_data(corpus: Corpus, rank: int, done: int = 0, world_size: int = 2) -> PretrainData:
-    data = PretrainData(tiny_batches(corpus), tiny_batches(corpus, "val"), workers=0)
+def loader_data(corpus: Corpus, rank: int, done: int = 0, world_size: int = 2) -> BatchData:
+    data = BatchData(tiny_batches(corpus), tiny_batches(corpus, "val"), workers=0)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     steps = {"global_step": done, "accumulate_grad_batches": 3}
     ranks = {"global_rank": rank, "world_size": world_size}

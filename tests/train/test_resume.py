@@ -20,7 +20,7 @@ from tests.tiny_run import differences, finish, last_state, run, saved_weights, 
 
 EVERY_STATE = (
     "state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers",
-    "global_step", "PretrainData",
+    "global_step", "BatchData",
 )  # fmt: skip
 
 

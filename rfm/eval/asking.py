@@ -1,0 +1,65 @@
+"""From a model and a task to the questions that the model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rfm.data.attach import attach_task
+from rfm.data.prepare import prepare
+from rfm.data.questions import QuestionConfig, QuestionSampler
+from rfm.data.serialise import TokenIds
+from rfm.data.task_rows import SPLITS
+from rfm.data.tasks import Task, check_seed_times
+from rfm.data.tokenizer import Tokenizer
+from rfm.eval.row_cache import cache_rows
+from rfm.nn.model import RelationalModel
+
+
+def open_questions(
+    model: RelationalModel, task: Task, config: QuestionConfig, cache: Path, cached: bool
+) -> QuestionSampler:
+    """The task attached, prepared as the model reads it, and ready to be asked.
+
+    Args:
+        cache: folder of prepared data.
+        cached: take the states of all rows but the task's own from the model's row encoder once and
+            for all, and keep them on disk; else they are encoded whenever they are sampled.
+
+    Raises:
+        ValueError: see ``Task.rows``; for seed times that are all before the database begins.
+    """
+    tokenizer = Tokenizer.from_json(model.tokenizer)
+    attached = attach_task(task, cache, entity_cells=not config.graph)
+    serialisation = model.about.get("serialisation", "compact")
+    store = prepare(attached.database, tokenizer, cache, serialisation)
+    check_seed_times(task, store.first_time, {split: task.rows(split) for split in SPLITS})
+    ids = TokenIds.of(tokenizer)
+    states = None
+    if cached and config.graph:
+        encoder, name = model.backbone.row_encoder, attached.table
+        states = cache_rows(encoder, [store], ids, cache, config.max_tokens, but=[name])
+    return QuestionSampler(attached, store, ids, model.settings.hops, config, states)
+
+
+def seen_before(about: Mapping[str, Any], task: Task) -> tuple[str, ...]:
+    """What a reader of a score must know of a checkpoint's pretraining: warnings, none if the
+    database was not part of it.
+
+    Args:
+        about: the checkpoint's card (``RelationalModel.about``).
+    """
+    name = task.database.name
+    if name not in about.get("databases", {}):
+        return ()
+    until = about.get("training_until", {}).get(name)
+    if until is not None and int(until) > task.database.test_timestamp:
+        return (
+            f"the checkpoint was pretrained on {name} and on rows later than its test timestamp: "
+            "test scores are worthless",
+        )
+    return (
+        f"the checkpoint was pretrained on {name} (rows up to its validation timestamp): no score "
+        "is that of a database never seen",
+    )

@@ -1,0 +1,187 @@
+"""Fine-tuning as a LightningModule: it calls the model and logs; the best weights are kept."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from rfm.config import setting
+from rfm.data.batch import TaskBatch
+from rfm.data.tasks import Task
+from rfm.eval.predictions import higher_is_better, score_rows
+from rfm.nn.heads import EntityHead, HeadConfig, answer_losses, answers
+from rfm.nn.model import RelationalModel
+from rfm.train.optim import OptimConfig, make_schedule, make_tuning_optimizer
+
+Parts = Literal["all", "graph", "head"]
+_log = logging.getLogger("rfm")
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """What is tuned, and when it is enough."""
+
+    parts: Literal["auto", "all", "graph", "head"] = setting(
+        "auto",
+        help="all weights; graph: all but the row encoder, whose states are cached; head: the head "
+        "alone; auto: graph on a CPU, all on a GPU and without a checkpoint",
+    )
+    dropout: float = setting(0.0, ge=0, lt=1, help="in the head")
+    reads: bool = setting(
+        True, help="the head sees what the masked label has read, not the question's node alone"
+    )
+    stale: bool = setting(
+        True, help="frozen: training rows see as old a database as validation rows do"
+    )
+    val_every: int = setting(50, ge=1, help="steps between validations")
+    val_rows: int = setting(2000, ge=1, help="validation rows that choose the step, at most")
+    patience: int = setting(6, ge=0, help="validations without a better one to stop; 0: never")
+    refit: bool = setting(False, help="train anew on train and val, for the best number of steps")
+
+
+class Finetuner(LightningModule):
+    """Holds the model; is not the model.
+
+    Args:
+        model: with its head, the last of its heads.
+        asked: rows [n] of the validation split that are validated on.
+    """
+
+    def __init__(
+        self,
+        model: RelationalModel,
+        task: Task,
+        parts: Parts,
+        optim: OptimConfig,
+        asked: npt.NDArray[np.int64],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.model, self.task, self.asked = model, task, asked
+        self.optim, self.seed = optim, seed
+        choose_parts(model, parts)
+        self.answered = torch.zeros(0)
+
+    @property
+    def head(self) -> EntityHead:
+        head = self.model.heads[-1]
+        assert isinstance(head, EntityHead)
+        return head
+
+    def transfer_batch_to_device(
+        self, batch: TaskBatch, device: torch.device, dataloader_idx: int
+    ) -> TaskBatch:
+        return batch.to(device, non_blocking=True)
+
+    def on_train_batch_start(self, batch: TaskBatch, batch_idx: int) -> None:
+        torch.manual_seed(hash((self.seed, self.trainer.global_step, batch_idx, self.global_rank)))
+
+    def forward(self, batch: TaskBatch) -> Tensor:
+        out: Tensor = self.head(self.model.backbone(batch), batch.num_seeds)
+        return out
+
+    def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
+        loss = answer_losses(self.head.config, self(batch), batch.label).mean()
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.answered = torch.zeros(
+            len(self.asked), self.head.config.outputs, device=self.device, dtype=torch.float64
+        )
+
+    def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
+        self.answered[batch.question] = answers(self.head.config, self(batch)).double()
+
+    def validation_score(self) -> float:
+        """The task's metric on the validation questions that were answered last."""
+        answered = self.trainer.strategy.reduce(self.answered, reduce_op="sum")
+        assert isinstance(answered, Tensor)
+        return score_rows(self.task, "val", self.asked, answered.cpu().numpy())
+
+    def configure_optimizers(self) -> Any:
+        optimizer = make_tuning_optimizer(self.model, self.optim)
+        schedule = make_schedule(optimizer, self.optim)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def choose_parts(model: RelationalModel, parts: Parts) -> None:
+    """Let only these parts be trained; never what no task asks for: the decoder, the objectives."""
+    model.train().requires_grad_(False)
+    model.heads[-1].requires_grad_(True)
+    if parts == "head":
+        return
+    model.backbone.requires_grad_(True)
+    row_encoder = model.backbone.row_encoder
+    row_encoder.bart.decoder.requires_grad_(False)
+    row_encoder.bart.shared.requires_grad_(True)  # the decoder's, too
+    if parts == "graph":
+        row_encoder.freeze()
+
+
+def decide_parts(parts: str, checkpoint: str, gpu: bool) -> Parts:
+    """What ``auto`` stands for."""
+    if parts != "auto":
+        return parts  # type: ignore[return-value]
+    return "all" if gpu or checkpoint == "none" else "graph"
+
+
+def head_config(task: Task, reads: bool = True) -> HeadConfig:
+    """The head that a task needs; of a regression, standardised by its training labels."""
+    assert task.task_type != "recommendation"
+    scale: dict[str, float] = {}
+    if task.task_type == "regression":
+        label = task.rows("train").label
+        label = label[~np.isnan(label)]
+        spread = float(label.std())
+        scale = {
+            "center": float(np.median(label)),
+            "scale": spread if spread > 0 else 1.0,
+            "low": float(label.min()),
+            "high": float(label.max()),
+        }
+    return HeadConfig(task.full_name, task.task_type, task.outputs, reads=reads, **scale)
+
+
+class KeepBest(Callback):
+    """Remembers the weights of the best validation, and stops when there has been no better one
+    for ``patience`` validations (0: never). It must come before the callback that averages weights:
+    what it remembers are the averaged ones, which were validated."""
+
+    def __init__(self, metric: str, patience: int) -> None:
+        self.metric, self.patience = metric, patience
+        self.sign = 1.0 if higher_is_better(metric) else -1.0
+        self.curve: list[tuple[int, float]] = []
+        self.step, self.weights = 0, dict[str, Tensor]()
+
+    @property
+    def score(self) -> float:
+        return max((score for _, score in self.curve), key=lambda s: self.sign * s)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Finetuner)
+        score = pl_module.validation_score()
+        pl_module.log(f"val/{self.metric}", score, rank_zero_only=True)
+        self.curve.append((trainer.global_step, score))
+        _log.info("step %d  validation %s %.4f", trainer.global_step, self.metric, score)
+        if score == self.score:
+            self.step, self.weights = trainer.global_step, trained_weights(pl_module.model)
+        behind = sum(step > self.step for step, _ in self.curve)
+        if self.patience and behind >= self.patience:
+            trainer.should_stop = True
+
+
+def trained_weights(model: RelationalModel) -> dict[str, Tensor]:
+    """Copies of the weights that are trained, by name."""
+    named = model.named_parameters()
+    return {name: p.detach().cpu().clone() for name, p in named if p.requires_grad}
