@@ -66,8 +66,8 @@ def read_published(path: Path = PUBLISHED) -> list[Published]:
 def _read_entry(entry: Any, where: str) -> Published:
     if not isinstance(entry, dict) or not {*_KEYS[:4]} <= set(entry) <= {*_KEYS}:
         raise ValueError(
-            f"{where}: got {entry!r:.200}, wanted a mapping with {', '.join(_KEYS[:4])} and perhaps "
-            f"{_KEYS[4]}"
+            f"{where}: got {entry!r:.200}, wanted a mapping with {', '.join(_KEYS[:4])} and "
+            f"perhaps {_KEYS[4]}"
         )
     for key in _KEYS[:3]:
         if not (isinstance(entry[key], str) and entry[key].strip()):

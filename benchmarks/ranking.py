@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 HOW = (
-    "Rank: on each task of its column, methods are ranked among those that have a score on all of "
+    "on each task of its column, methods are ranked among those that have a score on all of "
     "the column's tasks (1 is best; scores that are equal as shown share the mean of their ranks); "
     "shown is the mean over these tasks. A method that lacks one of them has no rank there, so "
     "that none gains from having skipped a task: compare within a column only."

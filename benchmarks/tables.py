@@ -15,6 +15,10 @@ from rfm.data.tasks import Regime
 from rfm.eval.predictions import higher_is_better
 
 Group: TypeAlias = Literal["ours", "baseline", "published"]
+SCORE = (
+    "test; mean ± standard deviation over seeds [95% bootstrap interval, its ends averaged over "
+    "seeds]; bold: the best of the column as shown"
+)
 NOT_REPRODUCED, INFERRED = "†", "‡"
 
 
@@ -74,10 +78,10 @@ def better(metric: str) -> str:
     return f"{metric} {'↑' if higher_is_better(metric) else '↓'}"
 
 
-def group_of(one: Summary, ours: Collection[str]) -> Group:
+def own_methods(summaries: Sequence[Summary], ours: Collection[str] = ()) -> set[str]:
     """Ours is what starts from a checkpoint (or from random weights, checkpoint ``none``), and the
-    methods named."""
-    return "ours" if one.first.checkpoint or one.first.method in ours else "baseline"
+    methods named; all others are baselines."""
+    return {*ours, *(one.first.method for one in summaries if one.first.checkpoint)}
 
 
 def regime_table(
@@ -92,11 +96,12 @@ def regime_table(
         ValueError: for a published score in another metric than ours on the same task.
     """
     here = [one for one in summaries if one.first.regime == regime]
+    own = own_methods(summaries, ours)
     tasks = {one.first.task: one.first.metric for one in here}
     warnings = list(dict.fromkeys(text for one in here for text in one.warnings))
     lines = [
-        *_measured_lines("ours", here, warnings, ours),
-        *_measured_lines("baseline", here, warnings, ours),
+        *_measured_lines("ours", [s for s in here if s.first.method in own], warnings),
+        *_measured_lines("baseline", [s for s in here if s.first.method not in own], warnings),
         *_published_lines(regime, tasks, published),
     ]
     counted = {
@@ -124,19 +129,12 @@ def source_number(published: Sequence[Published], one: Published) -> str:
     return f"[{sources.index(one.source) + 1}]"
 
 
-def _measured_lines(
-    group: Group, here: Sequence[Summary], warnings: list[str], ours: Collection[str]
-) -> list[Line]:
+def _measured_lines(group: Group, here: Sequence[Summary], warnings: list[str]) -> list[Line]:
     scores: dict[str, dict[str, Score]] = {}
     for one in here:
-        if group_of(one, ours) == group:
-            scores.setdefault(one.first.method, {})[one.first.task] = Score(
-                one.first.metric,
-                one.mean,
-                one.std,
-                one.interval,
-                tuple(_mark(warnings.index(text)) for text in one.warnings),
-            )
+        marks = tuple(_mark(warnings.index(text)) for text in one.warnings)
+        score = Score(one.first.metric, one.mean, one.std, one.interval, marks)
+        scores.setdefault(one.first.method, {})[one.first.task] = score
     return [Line(group, method, scores[method]) for method in sorted(scores)]
 
 
@@ -186,8 +184,9 @@ def _source_notes(lines: Sequence[Line], published: Sequence[Published]) -> list
         number = source_number(published, one)
         if f"{one.method} {number}" in names:
             notes[number] = f"published: {one.source}"
-            if one.inferred and INFERRED in marks:
-                notes[INFERRED] = f"regime {one.stated}"
+            if one.inferred:
+                earlier = [notes[INFERRED]] if INFERRED in notes else []
+                notes[INFERRED] = "; ".join([*earlier, f"regime of {one.method}: {one.stated}"])
     if NOT_REPRODUCED in marks:
         notes[NOT_REPRODUCED] = "not reproduced later: counts neither as best nor in ranks"
     return sorted(notes.items())
@@ -218,8 +217,7 @@ def lettered(found: Sequence[Ranking]) -> list[tuple[str, Ranking]]:
 def table_notes(table: Table) -> list[tuple[str, str]]:
     """What stands under the table: how to read it, over which tasks it ranks, and its marks."""
     return [
-        ("score", "test; mean ± standard deviation over seeds [95% bootstrap interval, ends averaged "
-         "over seeds]; bold: the best of the column as shown"),
+        ("score", SCORE),
         *([("rank", HOW)] if table.rankings else []),
         *((f"rank {letter}", f"{len(one.ranks)} methods on {len(one.tasks)} tasks: "
            f"{', '.join(one.tasks)}") for letter, one in lettered(table.rankings)),
