@@ -74,7 +74,7 @@ class Summary:
     @property
     def config(self) -> Mapping[str, Any]:
         """What all seeds have in common."""
-        return without_places(self.first.config)
+        return {**without_places(self.first.config)}
 
     def _over_seeds(self, value: Callable[[Cell], float]) -> float:
         return fmean(value(cell) for cell in self.cells)

@@ -158,9 +158,8 @@ def _published_lines(
                     f"{metric}: wanted one metric for each task"
                 )
             doubted = task in one.not_reproduced
-            marks = (NOT_REPRODUCED,) if doubted else ()
-            marks += (INFERRED,) if one.inferred else ()
-            scores[task] = Score(metric, value, marks=marks, counted=not doubted)
+            marks = [NOT_REPRODUCED] * doubted + [INFERRED] * one.inferred
+            scores[task] = Score(metric, value, marks=tuple(marks), counted=not doubted)
         if scores:
             name = f"{one.method} {source_number(published, one)}"
             lines.append(Line("published", name, scores))
