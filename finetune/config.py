@@ -17,7 +17,10 @@ from rfm.train.optim import OptimConfig
 from rfm.train.trainer import TrainerConfig
 
 # What may differ between a run and its continuation.
-FREE = ("run_dir", "seeds", "data.root", "data.cache", "data.workers", "trainer.devices", "wandb")
+FREE = (
+    "run_dir", "seed", "seeds", "data.root", "data.cache", "data.workers", "trainer.devices",
+    "wandb",
+)  # fmt: skip
 
 
 def _optim() -> OptimConfig:

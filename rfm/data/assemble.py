@@ -128,25 +128,28 @@ def context_batch(
 
 def question_batch(
     source: Source,
-    draws: Sequence[tuple[MaskedDraw, Ints]],
+    draw: MaskedDraw,
+    now: Ints,
     ids: TokenIds,
     budget: TokenBudget,
     key: int,
     cache: RowStates | None = None,
+    candidates: Sequence[tuple[Seeds, Subgraph, Ints]] = (),
 ) -> Batch:
-    """Components of a task's questions, each mask in the order of its seed.
+    """Components of a task's questions, each mask in the order of its seed; then of candidates.
 
     Args:
-        draws: questions, and for each seed [S] the moment that ages are counted back from: it may
-            be later than what the seed sees.
+        now: for each question [S] the moment that ages are counted back from: it may be later than
+            what the question sees.
         key: shuffles each row's columns; 0 keeps them.
         cache: see ``assemble``.
+        candidates: rows to be recommended, their components and moments.
     """
-    parts = [_Part(0, draw.seeds, draw.subgraph, True, now) for draw, now in draws]
+    parts = [_Part(0, draw.seeds, draw.subgraph, True, now)]
+    parts += [_Part(0, seeds, subgraph, False, moment) for seeds, subgraph, moment in candidates]
     nodes = _distinct(parts, cache)
     rng = np.random.default_rng(0)  # draws nothing
-    fates = [draw.fate for draw, _ in draws]
-    tokens = _serialise([source], nodes, fates, 0.0, ids, budget.max_tokens, key, rng)
+    tokens = _serialise([source], nodes, [draw.fate], 0.0, ids, budget.max_tokens, key, rng)
     return _base([source], parts, nodes, tokens, ids.pad, budget.bucket_rows, cache)[0]
 
 

@@ -25,6 +25,10 @@ from rfm.data.serialise import ROLE_TEXT as ROLE_TEXT
 from rfm.data.serialise import ROLE_VALUE as ROLE_VALUE
 from rfm.data.serialise import TokenRows
 
+NUM_SEEN_FEATURES = 10
+"""Of an entity and a destination, see ``rfm.data.seen_before``: how often the two came together in
+three windows of past labels, how often and how lately around the entity; of the destination alone:
+its share of the labels of each window, and its children, the latest and all."""
 _PAD_TO = 2
 
 
@@ -197,6 +201,28 @@ class TaskBatch(Batch):
 
     question: Tensor
     label: Tensor
+
+
+@dataclass(frozen=True)
+class RecommendBatch(Batch):
+    """Questions and destinations of one moment [2] (seed time, cutoff; unix seconds).
+
+    question [Q]: numbers among all that are asked; query [Q]: their nodes. destination [P]: rows of
+    the destination table; candidate [P]: their nodes. key [Q]: the foreign key that is asked for,
+    among the batch's relations. seen [Q, P, NUM_SEEN_FEATURES]:
+    what is known of each pair. positive [Q, P] bool: the answer.
+    log_chance [P]: logarithm of the chance that a training batch has the candidate.
+    """
+
+    question: Tensor
+    query: Tensor
+    candidate: Tensor
+    destination: Tensor
+    key: Tensor
+    seen: Tensor
+    positive: Tensor
+    log_chance: Tensor
+    moment: Tensor
 
 
 def make_buckets(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,9 @@ class QuestionConfig:
     graph: bool = setting(True, help="false: the question's own row alone, with its entity's cells")
     size: int = setting(64, ge=1, help="questions per training batch")
     eval_size: int = setting(256, ge=1, help="questions per batch of predictions")
+    candidates: int = setting(
+        512, ge=1, help="destinations per training batch of a recommendation, besides its labels"
+    )
     bucket_rows: int = setting(160, ge=1, help="smallest length bucket")
 
     def per_hop(self, hops: int) -> tuple[int, ...]:
@@ -49,18 +52,24 @@ class QuestionConfig:
 @dataclass(frozen=True, eq=False)
 class Questions:
     """row [n]: of the attached table, global. now [n]: seed times; cutoff [n]: until when each sees
-    anything, both unix seconds. label [n, C] float64; NaN where it is null."""
+    anything, both unix seconds. entity [n]. label [n, C] float64; NaN where it is null. The
+    destinations of question i: destination[start[i]:stop[i]]."""
 
     row: Ints
     now: Ints
     cutoff: Ints
+    entity: Ints
     label: npt.NDArray[np.float64]
+    start: Ints
+    stop: Ints
+    destination: Ints
 
     def __len__(self) -> int:
         return int(self.row.size)
 
     def take(self, at: Ints) -> Questions:
-        return Questions(self.row[at], self.now[at], self.cutoff[at], self.label[at])
+        own = {f.name: getattr(self, f.name)[at] for f in fields(self) if f.name != "destination"}
+        return Questions(**own, destination=self.destination)
 
 
 class QuestionSampler:
@@ -102,11 +111,16 @@ class QuestionSampler:
         """The questions of some splits, in the order of their rows."""
         task, asks = self.attached.task, self.attached.questions
         rows = [task.rows(split) for split in splits]
+        before = np.cumsum([0, *(r.destination.size for r in rows)])
         return Questions(
             row=self.first_row + np.concatenate([asks[split] for split in splits]),
             now=np.concatenate([r.time for r in rows]),
             cutoff=np.concatenate([task.cutoffs(split, regime) for split in splits]),
+            entity=np.concatenate([r.entity for r in rows]),
             label=np.concatenate([r.label for r in rows]),
+            start=np.concatenate([r.start[:-1] + b for r, b in zip(rows, before, strict=False)]),
+            stop=np.concatenate([r.start[1:] + b for r, b in zip(rows, before, strict=False)]),
+            destination=np.concatenate([r.destination for r in rows]),
         )
 
     def batch(self, asked: Questions, number: Ints, key: int) -> TaskBatch:
@@ -122,7 +136,7 @@ class QuestionSampler:
         graph = sample(self.store.graph, seeds, self.fan_out, config.strategy, config.max_rows, key)
         draw = MaskedDraw(seeds, graph, np.tile(self.fate, (len(questions), 1)))
         batch = question_batch(
-            self.source, [(draw, questions.now)], self.ids, self.budget, key, self.cache
+            self.source, draw, questions.now, self.ids, self.budget, key, self.cache
         )
         label = torch.from_numpy(questions.label.astype(np.float32))
         return TaskBatch(**vars(batch), question=torch.from_numpy(number), label=label)

@@ -9,6 +9,7 @@ from typing import Any
 from rfm.data.attach import attach_task
 from rfm.data.prepare import prepare
 from rfm.data.questions import QuestionConfig, QuestionSampler
+from rfm.data.recommend import RecommendSampler
 from rfm.data.serialise import TokenIds
 from rfm.data.task_rows import SPLITS
 from rfm.data.tasks import Task, check_seed_times
@@ -40,7 +41,8 @@ def open_questions(
     if cached and config.graph:
         encoder, name = model.backbone.row_encoder, attached.table
         states = cache_rows(encoder, [store], ids, cache, config.max_tokens, but=[name])
-    return QuestionSampler(attached, store, ids, model.settings.hops, config, states)
+    kind = RecommendSampler if task.task_type == "recommendation" else QuestionSampler
+    return kind(attached, store, ids, model.settings.hops, config, states)
 
 
 def seen_before(about: Mapping[str, Any], task: Task) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Heads: what answers a task.
 
-Legend: S questions (seeds), C numbers that answer one, D width.
+Legend: S questions (seeds), C numbers that answer one, D width; in a recommendation Q questions, P
+destinations, F features of a pair.
 """
 
 from __future__ import annotations
@@ -13,11 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rfm.config import setting
+from rfm.data.batch import NUM_SEEN_FEATURES, RecommendBatch, TaskBatch
 from rfm.nn.backbone import States
+from rfm.nn.gather import take
+from rfm.nn.objectives import Link
 
 AnswerType = Literal[
-    "binary_classification", "multiclass_classification", "multilabel_classification", "regression"
+    "binary_classification",
+    "multiclass_classification",
+    "multilabel_classification",
+    "regression",
+    "recommendation",
 ]
+_SEEN_WIDTH = 32
 _ROBUST = 0.5  # standard deviations up to which the loss of a regression is quadratic
 
 
@@ -25,8 +34,9 @@ _ROBUST = 0.5  # standard deviations up to which the loss of a regression is qua
 class HeadConfig:
     """What a head answers.
 
-    task: ``database/task``. outputs: C. low, high: the range of the training targets, to which
-    predictions are clipped; center, scale: by which they are standardised (regression).
+    task: ``database/task``. outputs: C; how many destinations are recommended. low, high: the range
+    of the training targets, to which predictions are clipped; center, scale: by which they are
+    standardised (regression).
     """
 
     task: str
@@ -53,8 +63,8 @@ class EntityHead(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, states: States, num_seeds: int) -> Tensor:
-        parts = [states.node[:num_seeds]]
+    def forward(self, states: States, batch: TaskBatch) -> Tensor:
+        parts = [states.node[: batch.num_seeds]]
         if self.config.reads:
             parts += [states.mask, states.read]
         normed = [norm(part.float()) for norm, part in zip(self.norms, parts, strict=True)]
@@ -62,22 +72,77 @@ class EntityHead(nn.Module):
         out_SC: Tensor = self.out(self.dropout(inner_SD))
         return out_SC
 
+    def losses(self, states: States, batch: TaskBatch) -> Tensor:
+        """Loss [S] against labels [S, C] as ``TaskRows`` has them: cross-entropy, or Huber's loss
+        of standardised numbers, which single outliers do not sway."""
+        config, label_SC = self.config, batch.label
+        out_SC: Tensor = self(states, batch)
+        if config.task_type == "multiclass_classification":
+            label_S = label_SC[:, 0].long()
+            return F.cross_entropy(out_SC, label_S, reduction="none", ignore_index=-1)
+        if config.task_type == "regression":
+            target_SC = (label_SC - config.center) / config.scale
+            return F.smooth_l1_loss(out_SC, target_SC, reduction="none", beta=_ROBUST).mean(1)
+        return F.binary_cross_entropy_with_logits(out_SC, label_SC, reduction="none").mean(1)
 
-def answer_losses(config: HeadConfig, out_SC: Tensor, label_SC: Tensor) -> Tensor:
-    """Loss [S] of logits, or of standardised numbers, against labels [S, C] as ``TaskRows`` has
-    them: cross-entropy, or Huber's loss, which single outliers do not sway."""
-    if config.task_type == "multiclass_classification":
-        return F.cross_entropy(out_SC, label_SC[:, 0].long(), reduction="none", ignore_index=-1)
-    if config.task_type == "regression":
-        target_SC = (label_SC - config.center) / config.scale
-        return F.smooth_l1_loss(out_SC, target_SC, reduction="none", beta=_ROBUST).mean(1)
-    return F.binary_cross_entropy_with_logits(out_SC, label_SC, reduction="none").mean(1)
+    def answers(self, states: States, batch: TaskBatch) -> Tensor:
+        """[S, C]: probabilities, or numbers within the range of the training targets."""
+        config = self.config
+        out_SC: Tensor = self(states, batch)
+        if config.task_type == "multiclass_classification":
+            return out_SC.softmax(dim=1)
+        if config.task_type == "regression":
+            return (out_SC * config.scale + config.center).clamp(config.low, config.high)
+        return out_SC.sigmoid()
 
 
-def answers(config: HeadConfig, out_SC: Tensor) -> Tensor:
-    """[S, C]: probabilities, or numbers within the range of the training targets."""
-    if config.task_type == "multiclass_classification":
-        return out_SC.softmax(dim=1)
-    if config.task_type == "regression":
-        return (out_SC * config.scale + config.center).clamp(config.low, config.high)
-    return out_SC.sigmoid()
+class LinkHead(nn.Module):
+    """A question and destinations -> scores [Q, P]: two towers, as pretrained by the link
+    objective, and what is known of each pair: whether it has been seen before, and how popular the
+    destination is."""
+
+    def __init__(self, width: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.link = Link(width)
+        self.seen = nn.Linear(NUM_SEEN_FEATURES, 1)
+        self.more = nn.Sequential(
+            nn.Linear(NUM_SEEN_FEATURES, _SEEN_WIDTH), nn.GELU(), nn.Linear(_SEEN_WIDTH, 1)
+        )
+        nn.init.constant_(self.seen.weight, 0.3)
+        for layer in (self.seen, self.more[2]):
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.more[2].weight)  # type: ignore[arg-type]
+
+    def queries(self, states: States, batch: RecommendBatch) -> Tensor:
+        """[Q, D]."""
+        query_QD = take(states.node, batch.query)
+        told_QD: Tensor = self.link.queries(query_QD, take(states.relation, batch.key))
+        return told_QD
+
+    def candidates(self, states: States, batch: RecommendBatch) -> Tensor:
+        """[P, D]."""
+        candidate_PD: Tensor = self.link.candidate(take(states.node, batch.candidate))
+        return candidate_PD
+
+    def scores(self, query_QD: Tensor, candidate_PD: Tensor, seen_QPF: Tensor) -> Tensor:
+        """[Q, P] of the vectors of both, and what is known of each pair."""
+        scores_QP: Tensor = (query_QD @ candidate_PD.T).float() / query_QD.shape[1] ** 0.5
+        scores_QP = scores_QP + (self.seen(seen_QPF) + self.more(seen_QPF)).squeeze(2)
+        return scores_QP
+
+    def losses(self, states: States, batch: RecommendBatch) -> Tensor:
+        """Cross-entropy [Q] between the softmax over the candidates and the even distribution over
+        the true ones, corrected for how likely each candidate is drawn."""
+        query_QD, candidate_PD = self.queries(states, batch), self.candidates(states, batch)
+        logits_QP = self.scores(query_QD, candidate_PD, batch.seen) - batch.log_chance
+        weight_QP = batch.positive / batch.positive.sum(1, keepdim=True).clamp(min=1)
+        loss_Q: Tensor = -(weight_QP * logits_QP.log_softmax(dim=1)).sum(1)
+        return loss_Q
+
+
+def make_head(width: int, config: HeadConfig, dropout: float = 0.0) -> EntityHead | LinkHead:
+    """The head that a config describes."""
+    if config.task_type == "recommendation":
+        return LinkHead(width, config)
+    return EntityHead(width, config, dropout)

@@ -25,7 +25,7 @@ from rfm.config_types import InvalidValue, build
 from rfm.data.batch import PretrainBatch
 from rfm.files import publish
 from rfm.nn.backbone import Backbone, BackboneConfig, States
-from rfm.nn.heads import EntityHead, HeadConfig
+from rfm.nn.heads import EntityHead, HeadConfig, LinkHead, make_head
 from rfm.nn.objectives import Link, Loss, MaskedRow
 from rfm.nn.row_encoder import RowEncoder
 
@@ -84,17 +84,35 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         self.masked_row = MaskedRow(row_encoder.width)
         self.link = Link(row_encoder.width)
         self.heads = nn.ModuleList()
-        self.answers: list[HeadConfig] = []
         for head in heads:
             self.add_head(head)
         if settings.row_encoder.frozen:
             row_encoder.freeze()
 
-    def add_head(self, head: HeadConfig, dropout: float = 0.0) -> EntityHead:
-        """A new head, which answers a task."""
-        self.heads.append(EntityHead(self.backbone.row_encoder.width, head, dropout))
-        self.answers.append(head)
-        return self.heads[-1]  # type: ignore[return-value]
+    def add_head(self, config: HeadConfig, dropout: float = 0.0) -> EntityHead | LinkHead:
+        """A new head, which answers a task; one that recommends starts from the link objective."""
+        head = make_head(self.backbone.row_encoder.width, config, dropout)
+        if isinstance(head, LinkHead):
+            head.link.load_state_dict(self.link.state_dict())
+        self.heads.append(head)
+        return head
+
+    @property
+    def head(self) -> EntityHead | LinkHead:
+        """The last head.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if len(self.heads) == 0:
+            raise ValueError(
+                "this model has not been fine-tuned to answer anything: see `finetune`"
+            )
+        return self._heads[-1]
+
+    @property
+    def _heads(self) -> list[EntityHead | LinkHead]:
+        return [head for head in self.heads if isinstance(head, EntityHead | LinkHead)]
 
     def forward(self, batch: PretrainBatch) -> PretrainOutput:
         return self.answer(batch, self.backbone(batch))
@@ -126,7 +144,7 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
             "backbone": asdict(self.settings),
             "bart": bart,
             "about": self.about,
-            "heads": [asdict(head) for head in self.answers],
+            "heads": [asdict(head.config) for head in self._heads],
         }
         with publish(save_directory / TOKENIZER) as path:
             path.write_text(self.tokenizer)

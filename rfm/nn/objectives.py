@@ -137,14 +137,19 @@ class Link(nn.Module):
 
     def scores(self, states: States, targets: LinkTargets) -> Tensor:
         """Scores [Q, P]; minus infinity where a candidate does not stand for election."""
-        query_QD = take(states.node, targets.query)
-        relation_QD = take(states.relation, targets.relation).to(query_QD.dtype)
-        query_QD = self.query(torch.cat([query_QD, relation_QD], dim=1))
+        relation_QD = take(states.relation, targets.relation).to(states.node.dtype)
+        query_QD = self.queries(take(states.node, targets.query), relation_QD)
         candidate_PD = self.candidate(take(states.node, targets.candidate))
         scores_QP: Tensor = (query_QD @ candidate_PD.T).float() / query_QD.shape[1] ** 0.5
         weight_Q1 = self.popularity(relation_QD).float()
         scores_QP = scores_QP + weight_Q1 * targets.popularity.log1p()
         return scores_QP.masked_fill(~targets.allowed, -torch.inf)
+
+    def queries(self, query_QD: Tensor, relation_QD: Tensor) -> Tensor:
+        """What the candidates are compared with, [Q, D]: of child rows, and the foreign keys that
+        they are asked for."""
+        told_QD: Tensor = self.query(torch.cat([query_QD, relation_QD.to(query_QD.dtype)], dim=1))
+        return told_QD
 
     def losses(self, scores_QP: Tensor, targets: LinkTargets) -> Tensor:
         """Cross-entropy [Q] of the true parent among the candidates, of which the likely ones stand

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from rfm.config import setting
-from rfm.data.batch import TaskBatch
+from rfm.data.batch import RecommendBatch, TaskBatch
+from rfm.data.task_rows import Ints
 from rfm.data.tasks import Task
+from rfm.eval.predict import Answerer, Asked
 from rfm.eval.predictions import higher_is_better, score_rows
-from rfm.nn.heads import EntityHead, HeadConfig, answer_losses, answers
+from rfm.nn.heads import HeadConfig
 from rfm.nn.model import RelationalModel
 from rfm.train.optim import OptimConfig, make_schedule, make_tuning_optimizer
 
+AnyTaskBatch: TypeAlias = TaskBatch | RecommendBatch
 Parts = Literal["all", "graph", "head"]
 _log = logging.getLogger("rfm")
 
@@ -51,7 +53,7 @@ class Finetuner(LightningModule):
 
     Args:
         model: with its head, the last of its heads.
-        asked: rows [n] of the validation split that are validated on.
+        asked: the questions that are validated on: rows [n] of the validation split.
     """
 
     def __init__(
@@ -60,51 +62,43 @@ class Finetuner(LightningModule):
         task: Task,
         parts: Parts,
         optim: OptimConfig,
-        asked: npt.NDArray[np.int64],
+        asked: Asked,
+        rows: Ints,
         seed: int,
     ) -> None:
         super().__init__()
-        self.model, self.task, self.asked = model, task, asked
+        self.model, self.task, self.asked, self.rows = model, task, asked, rows
         self.optim, self.seed = optim, seed
         choose_parts(model, parts)
-        self.answered = torch.zeros(0)
-
-    @property
-    def head(self) -> EntityHead:
-        head = self.model.heads[-1]
-        assert isinstance(head, EntityHead)
-        return head
+        self.answered, self.answerer = torch.zeros(0), Answerer(model, asked)
 
     def transfer_batch_to_device(
-        self, batch: TaskBatch, device: torch.device, dataloader_idx: int
-    ) -> TaskBatch:
+        self, batch: AnyTaskBatch, device: torch.device, dataloader_idx: int
+    ) -> AnyTaskBatch:
         return batch.to(device, non_blocking=True)
 
-    def on_train_batch_start(self, batch: TaskBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: AnyTaskBatch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.seed, self.trainer.global_step, batch_idx, self.global_rank)))
 
-    def forward(self, batch: TaskBatch) -> Tensor:
-        out: Tensor = self.head(self.model.backbone(batch), batch.num_seeds)
-        return out
-
-    def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
-        loss = answer_losses(self.head.config, self(batch), batch.label).mean()
+    def training_step(self, batch: AnyTaskBatch, batch_idx: int) -> Tensor:
+        head = self.model.head
+        loss = head.losses(self.model.backbone(batch), batch).mean()  # type: ignore[arg-type]
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self.answered = torch.zeros(
-            len(self.asked), self.head.config.outputs, device=self.device, dtype=torch.float64
-        )
+        shape = len(self.asked.questions), self.model.head.config.outputs
+        self.answered = torch.zeros(shape, device=self.device, dtype=torch.float64)
+        self.answerer = Answerer(self.model, self.asked)
 
-    def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
-        self.answered[batch.question] = answers(self.head.config, self(batch)).double()
+    def validation_step(self, batch: AnyTaskBatch, batch_idx: int) -> None:
+        self.answered[batch.question] = self.answerer(batch)
 
     def validation_score(self) -> float:
         """The task's metric on the validation questions that were answered last."""
         answered = self.trainer.strategy.reduce(self.answered, reduce_op="sum")
         assert isinstance(answered, Tensor)
-        return score_rows(self.task, "val", self.asked, answered.cpu().numpy())
+        return score_rows(self.task, "val", self.rows, answered.cpu().numpy())
 
     def configure_optimizers(self) -> Any:
         optimizer = make_tuning_optimizer(self.model, self.optim)
@@ -118,7 +112,7 @@ class Finetuner(LightningModule):
 def choose_parts(model: RelationalModel, parts: Parts) -> None:
     """Let only these parts be trained; never what no task asks for: the decoder, the objectives."""
     model.train().requires_grad_(False)
-    model.heads[-1].requires_grad_(True)
+    model.head.requires_grad_(True)
     if parts == "head":
         return
     model.backbone.requires_grad_(True)
@@ -138,7 +132,7 @@ def decide_parts(parts: str, checkpoint: str, gpu: bool) -> Parts:
 
 def head_config(task: Task, reads: bool = True) -> HeadConfig:
     """The head that a task needs; of a regression, standardised by its training labels."""
-    assert task.task_type != "recommendation"
+    outputs = task.top_k or task.outputs
     scale: dict[str, float] = {}
     if task.task_type == "regression":
         label = task.rows("train").label
@@ -150,7 +144,7 @@ def head_config(task: Task, reads: bool = True) -> HeadConfig:
             "low": float(label.min()),
             "high": float(label.max()),
         }
-    return HeadConfig(task.full_name, task.task_type, task.outputs, reads=reads, **scale)
+    return HeadConfig(task.full_name, task.task_type, outputs, reads=reads, **scale)
 
 
 class KeepBest(Callback):

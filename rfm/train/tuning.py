@@ -12,10 +12,11 @@ from lightning import seed_everything
 from lightning.pytorch.loggers import Logger
 
 from rfm.data.datamodule import BatchData
-from rfm.data.questions import AskedQuestions, QuestionSampler, TrainingQuestions
+from rfm.data.questions import QuestionSampler, TrainingQuestions
+from rfm.data.recommend import RecommendSampler, TrainingLinks
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime
-from rfm.eval.predict import keyed, predict
+from rfm.eval.predict import ask_all, keyed, predict
 from rfm.eval.predictions import METRICS, Predictions, score
 from rfm.nn.model import RelationalModel
 from rfm.train.finetuner import Finetuner, KeepBest, Parts, TuneConfig, trained_weights
@@ -90,7 +91,7 @@ def tune(
 def _answer(
     model: RelationalModel, sampler: QuestionSampler, split: TaskSplit, regime: Regime
 ) -> Predictions:
-    asked = AskedQuestions(sampler, sampler.ask([split], regime))
+    asked = ask_all(sampler, sampler.ask([split], regime))
     return keyed(sampler.attached.task, split, predict(model, asked))
 
 
@@ -107,9 +108,14 @@ def _fit(
     stale = np.zeros(0, dtype=np.int64)
     if run.regime == "frozen" and run.tune.stale:
         stale = task.staleness()
-    train = TrainingQuestions(sampler, sampler.ask(splits, "rolling"), stale, run.seed)
+    questions = sampler.ask(splits, "rolling")
+    train: TrainingLinks | TrainingQuestions
+    if isinstance(sampler, RecommendSampler):
+        train = TrainingLinks(sampler, questions, stale, run.seed)
+    else:
+        train = TrainingQuestions(sampler, questions, stale, run.seed)
     chosen = validation_rows(len(task.rows("val")), run.tune.val_rows)
-    val = AskedQuestions(sampler, sampler.ask(["val"], run.regime).take(chosen))
+    val = ask_all(sampler, sampler.ask(["val"], run.regime).take(chosen))
     log = log_config(steps, run.tune)
     trainer = make_trainer(
         run.trainer,
@@ -120,7 +126,7 @@ def _fit(
         [best] if best is not None else [],
         stop_at=steps,
     )
-    module = Finetuner(model, task, run.parts, run.optim, chosen, run.seed)
+    module = Finetuner(model, task, run.parts, run.optim, val, chosen, run.seed)
     trainer.fit(module, BatchData(train, val, loader_workers(run.workers, run.trainer)))
     model.to(trainer.strategy.root_device)
 
