@@ -80,7 +80,7 @@ def _tune(config: FinetuneConfig, task: Task, seed: int) -> dict[str, Any]:
     if not cached and bf16_on_cpu(config.trainer):
         use_bf16(model.backbone.row_encoder.bart.encoder)
     sampler = open_questions(model, task, config.question, config.data.cache, cached)
-    model.add_head(head_config(task, reads=config.tune.reads), config.tune.dropout)
+    model.add_head(head_config(sampler, config.tune.reads), config.tune.dropout)
     run = Run(
         config.regime, parts, config.tune, config.optim, config.trainer, config.data.workers, seed
     )

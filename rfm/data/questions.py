@@ -16,6 +16,7 @@ from rfm.data.attach import AttachedTask
 from rfm.data.batch import TaskBatch
 from rfm.data.cached import RowStates
 from rfm.data.draws import MaskedDraw
+from rfm.data.past_labels import PastLabels
 from rfm.data.sampler import Seeds, Strategy, fan_outs, sample
 from rfm.data.serialise import MASKED, REMOVED, VISIBLE, TokenIds
 from rfm.data.store import RowStore
@@ -106,6 +107,15 @@ class QuestionSampler:
         reach = (per_hop, own) if config.graph else ((), {})
         self.fan_out = fan_outs(store.graph, *reach)
         self.budget = TokenBudget(config.max_tokens, 1, 1, config.bucket_rows)
+        self.past: PastLabels | None = None
+
+    def tell_past(self, center: float, scale: float) -> int:
+        """From now on tell each question what past labels alone say (``PastLabels``), unless they
+        are not to be seen; returns in how many numbers."""
+        if self.config.history == 0:
+            return 0
+        self.past = PastLabels(self.attached, center, scale)
+        return self.past.width
 
     def ask(self, splits: Sequence[TaskSplit], regime: Regime) -> Questions:
         """The questions of some splits, in the order of their rows."""
@@ -138,8 +148,16 @@ class QuestionSampler:
         batch = question_batch(
             self.source, draw, questions.now, self.ids, self.budget, key, self.cache
         )
-        label = torch.from_numpy(questions.label.astype(np.float32))
-        return TaskBatch(**vars(batch), question=torch.from_numpy(number), label=label)
+        past = np.zeros((len(questions), 0), dtype=np.float32)
+        if self.past is not None:
+            row = questions.row - self.first_row
+            past = self.past.features(row, questions.now, questions.cutoff)
+        return TaskBatch(
+            **vars(batch),
+            question=torch.from_numpy(number),
+            past=torch.from_numpy(past),
+            label=torch.from_numpy(questions.label.astype(np.float32)),
+        )
 
 
 class TrainingQuestions(Dataset[TaskBatch]):

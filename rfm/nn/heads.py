@@ -47,10 +47,12 @@ class HeadConfig:
     low: float = 0.0
     high: float = 1.0
     reads: bool = setting(True, help="what the masked label has read, besides the states")
+    past: int = setting(0, ge=0, help="numbers that past labels alone say, H")
 
 
 class EntityHead(nn.Module):
-    """A question's masked label and node -> logits, or a standardised number [S, C]."""
+    """A question's masked label and node, and what past labels alone say -> logits, or a
+    standardised number [S, C]."""
 
     def __init__(self, width: int, config: HeadConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -58,18 +60,20 @@ class EntityHead(nn.Module):
         inputs = 3 if config.reads else 1
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(inputs))
         self.inner = nn.Linear(inputs * width, width)
+        self.past = nn.Linear(config.past, width, bias=False)
+        self.straight = nn.Linear(config.past, config.outputs, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width, config.outputs)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for weight in (self.out.weight, self.out.bias, self.straight.weight):
+            nn.init.zeros_(weight)
 
     def forward(self, states: States, batch: TaskBatch) -> Tensor:
         parts = [states.node[: batch.num_seeds]]
         if self.config.reads:
             parts += [states.mask, states.read]
         normed = [norm(part.float()) for norm, part in zip(self.norms, parts, strict=True)]
-        inner_SD = F.gelu(self.inner(torch.cat(normed, dim=1)))
-        out_SC: Tensor = self.out(self.dropout(inner_SD))
+        inner_SD = F.gelu(self.inner(torch.cat(normed, dim=1)) + self.past(batch.past))
+        out_SC: Tensor = self.out(self.dropout(inner_SD)) + self.straight(batch.past)
         return out_SC
 
     def losses(self, states: States, batch: TaskBatch) -> Tensor:
@@ -127,9 +131,8 @@ class LinkHead(nn.Module):
 
     def scores(self, query_QD: Tensor, candidate_PD: Tensor, seen_QPF: Tensor) -> Tensor:
         """[Q, P] of the vectors of both, and what is known of each pair."""
-        scores_QP: Tensor = (query_QD @ candidate_PD.T).float() / query_QD.shape[1] ** 0.5
-        scores_QP = scores_QP + (self.seen(seen_QPF) + self.more(seen_QPF)).squeeze(2)
-        return scores_QP
+        of_pair_QP: Tensor = (self.seen(seen_QPF) + self.more(seen_QPF)).squeeze(2)
+        return of_pair_QP + (query_QD @ candidate_PD.T).float() / query_QD.shape[1] ** 0.5
 
     def losses(self, states: States, batch: RecommendBatch) -> Tensor:
         """Cross-entropy [Q] between the softmax over the candidates and the even distribution over

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rfm.config import setting
 from rfm.data.batch import RecommendBatch, TaskBatch
+from rfm.data.questions import QuestionSampler
 from rfm.data.task_rows import Ints
 from rfm.data.tasks import Task
 from rfm.eval.predict import Answerer, Asked
@@ -130,8 +131,10 @@ def decide_parts(parts: str, checkpoint: str, gpu: bool) -> Parts:
     return "all" if gpu or checkpoint == "none" else "graph"
 
 
-def head_config(task: Task, reads: bool = True) -> HeadConfig:
-    """The head that a task needs; of a regression, standardised by its training labels."""
+def head_config(sampler: QuestionSampler, reads: bool = True) -> HeadConfig:
+    """The head that a task needs; of a regression, standardised by its training labels. The sampler
+    will tell past labels in the same way."""
+    task = sampler.attached.task
     outputs = task.top_k or task.outputs
     scale: dict[str, float] = {}
     if task.task_type == "regression":
@@ -144,7 +147,10 @@ def head_config(task: Task, reads: bool = True) -> HeadConfig:
             "low": float(label.min()),
             "high": float(label.max()),
         }
-    return HeadConfig(task.full_name, task.task_type, outputs, reads=reads, **scale)
+    past = 0
+    if task.task_type != "recommendation":
+        past = sampler.tell_past(scale.get("center", 0.0), scale.get("scale", 1.0))
+    return HeadConfig(task.full_name, task.task_type, outputs, reads=reads, past=past, **scale)
 
 
 class KeepBest(Callback):
