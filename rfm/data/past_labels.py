@@ -115,8 +115,8 @@ class PastLabels:
 
 
 def _mean(order: Order, low: Ints, high: Ints, prior: Floats) -> Floats:
-    total: Floats = order.sums[high] - order.sums[low] + _PRIOR * prior
-    return np.asarray(total / (high - low + _PRIOR)[:, None])
+    total = order.sums[high] - order.sums[low] + _PRIOR * prior
+    return np.asarray(total / (high - low + _PRIOR)[:, None], dtype=np.float64)
 
 
 def _one_hot(number: Floats, classes: int) -> Floats:

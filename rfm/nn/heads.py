@@ -132,7 +132,8 @@ class LinkHead(nn.Module):
     def scores(self, query_QD: Tensor, candidate_PD: Tensor, seen_QPF: Tensor) -> Tensor:
         """[Q, P] of the vectors of both, and what is known of each pair."""
         of_pair_QP: Tensor = (self.seen(seen_QPF) + self.more(seen_QPF)).squeeze(2)
-        return of_pair_QP + (query_QD @ candidate_PD.T).float() / query_QD.shape[1] ** 0.5
+        of_towers_QP: Tensor = (query_QD @ candidate_PD.T).float() / query_QD.shape[1] ** 0.5
+        return of_pair_QP + of_towers_QP
 
     def losses(self, states: States, batch: RecommendBatch) -> Tensor:
         """Cross-entropy [Q] between the softmax over the candidates and the even distribution over
