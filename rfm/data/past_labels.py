@@ -116,10 +116,10 @@ class PastLabels:
 
 def _mean(order: Order, low: Ints, high: Ints, prior: Floats) -> Floats:
     total = order.sums[high] - order.sums[low] + _PRIOR * prior
-    return np.asarray(total / (high - low + _PRIOR)[:, None], dtype=np.float64)
+    return np.divide(total, (high - low + _PRIOR)[:, None])
 
 
 def _one_hot(number: Floats, classes: int) -> Floats:
-    out = (number[:, None] == np.arange(classes)).astype(np.float64)
+    out: Floats = (number[:, None] == np.arange(classes)).astype(np.float64)
     out[np.isnan(number)] = np.nan
     return out
