@@ -19,8 +19,9 @@ from typing import Any
 from benchmarks.cells import Cell, cell_path, write_cell
 from benchmarks.intervals import interval
 from benchmarks.report import write_report
-from finetune.__main__ import find_task, finetune
+from finetune.__main__ import finetune
 from finetune.config import FinetuneConfig, TaskData
+from finetune.opening import find_task
 from rfm.config import load_config, run_command, setting
 from rfm.data.tasks import Regime
 from rfm.eval.predictions import read_predictions
@@ -103,7 +104,7 @@ def _run(config: FinetunedConfig, method: str, tuning: FinetuneConfig) -> None:
     folder = tuning.run_dir / f"seed-{tuning.seed}"
     result = finished_seed(folder)
     assert result is not None
-    task = find_task(tuning)
+    task = find_task(tuning.database, tuning.task, tuning.data)
     predictions = read_predictions(task, folder / "test.parquet")
     low, high = interval(task, "test", predictions)
     cell = Cell(

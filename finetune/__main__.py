@@ -13,10 +13,9 @@ from typing import Any
 from lightning import seed_everything
 
 from finetune.config import FREE, FinetuneConfig
+from finetune.opening import find_task
 from rfm.config import run_command
-from rfm.data.database import open_database
-from rfm.data.schema import read_kinds, read_overrides
-from rfm.data.tasks import Task, open_task
+from rfm.data.tasks import Task
 from rfm.data.tokenizer import resolve_tokenizer
 from rfm.eval.asking import open_questions, seen_before
 from rfm.nn.bf16_linear import use_bf16
@@ -49,7 +48,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     parts = decide_parts(config.tune.parts, config.checkpoint, uses_gpu(config.trainer))
     trainer, tuning = decided(config.trainer), replace(config.tune, parts=parts)
     config = replace(config, run_dir=run_dir, trainer=trainer, tune=tuning)
-    task = find_task(config)
+    task = find_task(config.database, config.task, config.data)
     fingerprints = {name: task.database.fingerprint(name) for name in task.database.tables}
     if (run_dir / "config.yaml").is_file():
         check_same_run(run_dir, config, fingerprints, FREE)
@@ -57,13 +56,6 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     seeds = range(config.seed, config.seed + config.seeds)
     results = [finished_seed(run_dir / f"seed-{s}") or _tune(config, task, s) for s in seeds]
     return {"run_dir": run_dir, **summarise(results)}
-
-
-def find_task(config: FinetuneConfig) -> Task:
-    """The task of the database that are asked for."""
-    database = open_database(config.database, config.data.root)
-    kinds = read_kinds(config.data.kinds).get(database.name)
-    return open_task(replace(database, overrides=read_overrides(kinds)), config.task)
 
 
 def _tune(config: FinetuneConfig, task: Task, seed: int) -> dict[str, Any]:

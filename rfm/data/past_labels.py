@@ -116,7 +116,7 @@ class PastLabels:
 
 def _mean(order: Order, low: Ints, high: Ints, prior: Floats) -> Floats:
     total = order.sums[high] - order.sums[low] + _PRIOR * prior
-    return np.divide(total, (high - low + _PRIOR)[:, None])
+    return np.asarray(total, dtype=np.float64) / (high - low + _PRIOR)[:, None]
 
 
 def _one_hot(number: Floats, classes: int) -> Floats:

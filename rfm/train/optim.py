@@ -84,4 +84,5 @@ def warm_average(
 ) -> torch.Tensor:
     """One update of exponentially averaged weights, whose memory is short at first."""
     rate = min(decay, (1.0 + float(updates)) / (10.0 + float(updates)))
-    return averaged * rate + current.to(averaged.dtype) * (1 - rate)
+    # weights that stay as they are must do so to the last bit
+    return averaged.lerp(current.to(averaged.dtype), 1 - rate)
