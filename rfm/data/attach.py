@@ -61,8 +61,8 @@ def attach_task(task: Task, cache: Path, entity_cells: bool = False) -> Attached
     Raises:
         ValueError: see ``Task.rows``.
     """
-    database = task.database
-    tables = {name: _without(table, task.hidden) for name, table in database.tables.items()}
+    database = visible_database(task)
+    tables = dict(database.tables)
     entity = tables[task.entity_table]
     rows = [task.rows(split) for split in SPLITS]
     owner = [_owners(r) for r in rows]
@@ -79,7 +79,7 @@ def attach_task(task: Task, cache: Path, entity_cells: bool = False) -> Attached
         )
         columns |= copied
         keys |= {c: parent for c, parent in entity.foreign_keys.items() if c in copied}
-        kinds |= {c: database.kinds[entity.name][c] for c in copied if c not in keys}
+        kinds |= {c: task.database.kinds[entity.name][c] for c in copied if c not in keys}
     if task.task_type == "recommendation":
         keys[label] = task.destination_table
     name = task.name if task.name not in tables else f"{task.name} {LABEL}s"
@@ -92,16 +92,23 @@ def attach_task(task: Task, cache: Path, entity_cells: bool = False) -> Attached
         time_column=KNOWN,
         foreign_keys=keys,
     )
-    hidden = {
-        table: {c: k for c, k in given.items() if (table, c) not in task.hidden}
-        for table, given in database.overrides.items()
-    }
-    attached = replace(database, tables=tables, overrides={**hidden, name: kinds})
+    attached = replace(database, tables=tables, overrides={**database.overrides, name: kinds})
     questions = {
         split: start + np.searchsorted(o, np.arange(len(r)))
         for split, start, o, r in zip(SPLITS, starts[:-1], owner, rows, strict=True)
     }
     return AttachedTask(task, attached, name, label, questions)
+
+
+def visible_database(task: Task) -> Database:
+    """The task's database without the columns that it must not see, nothing attached."""
+    database = task.database
+    tables = {name: _without(table, task.hidden) for name, table in database.tables.items()}
+    overrides = {
+        table: {c: k for c, k in given.items() if (table, c) not in task.hidden}
+        for table, given in database.overrides.items()
+    }
+    return replace(database, tables=tables, overrides=overrides)
 
 
 def _without(table: Table, hidden: Sequence[tuple[str, str]]) -> Table:
