@@ -169,9 +169,7 @@ class Sampling:
         """The components of global rows [S], which see rows up to ``cutoff`` [S] and are asked
         about at ``time`` [S] (unix seconds), from which ages are counted."""
         graph = self.store.graph
-        sub = sample(
-            graph, Seeds.at(rows, cutoff), self.fan_out, self.strategy, rng_seed=rng_seed
-        )
+        sub = sample(graph, Seeds.at(rows, cutoff), self.fan_out, self.strategy, rng_seed=rng_seed)
         row_time = np.asarray(graph.row_time[sub.row])
         unseen = np.zeros(sub.row.size, dtype=np.bool_)
         if not self.seeds_are_given:

@@ -2,9 +2,9 @@
 that a pretrained model must beat.
 
 Encoders of its own for each table, SAGEConv of its own for each direction of each foreign key, no
-label history. It differs from the example (``examples/gnn_entity.py``, ``gnn_recommendation.py`` of
-RelBench) in our sampler, in fewer neighbours, in hashed tokens instead of GloVe means for texts, and
-in a softmax over destinations instead of BPR for links.
+label history. It differs from the example (``examples/gnn_entity.py``, ``gnn_recommendation.py``
+of RelBench) in our sampler, in fewer neighbours, in hashed tokens instead of GloVe means for texts,
+and in a softmax over destinations instead of BPR for links.
 """
 
 from __future__ import annotations
