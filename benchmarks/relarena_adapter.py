@@ -23,7 +23,6 @@ held out.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -174,20 +173,25 @@ def run_finetune(
     """``python -m finetune`` in the environment that holds this package (``FitAndPredict``).
 
     Args:
+        time_limit: the run is stopped after so many seconds; it cannot be told to hurry.
         config: ``python``: its interpreter. ``checkpoint``: a folder, or ``none``. ``options``:
             further ``key=value`` of the command.
 
     Raises:
-        RuntimeError: if the command fails, with the end of what it said.
+        RuntimeError: if the command fails, with the end of what it said, or takes too long.
     """
     run_dir = folder.parent / "run"
     command = finetune_command(folder, task_name, run_dir, seed, config)
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=time_limit
-    )
+    here = Path(__file__).parents[1]
+    try:
+        done = subprocess.run(
+            command, cwd=here, capture_output=True, text=True, timeout=time_limit, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{shlex.join(command)} took more than {time_limit} seconds") from None
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)} failed:\n{done.stderr[-2_000:]}")
-    return read_answer(json.loads(done.stdout.strip().splitlines()[-1]))
+    return pd.read_parquet(run_dir / f"seed-{seed}" / "test.parquet")
 
 
 def finetune_command(
@@ -201,15 +205,11 @@ def finetune_command(
         f"database={folder}",
         f"task={task_name}",
         "regime=frozen",
-        f"seeds=[{seed}]",
+        f"seed={seed}",
+        "seeds=1",
         f"run_dir={run_dir}",
         *shlex.split(str(config.get("options") or "")),
     ]
-
-
-def read_answer(result: Mapping[str, Any]) -> pd.DataFrame:
-    """The predictions that the last line of ``python -m finetune`` names."""
-    return pd.read_parquet(result["predictions"])
 
 
 def default_config() -> dict[str, str]:
