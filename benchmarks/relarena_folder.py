@@ -70,8 +70,10 @@ def write_relbench_folder(
 ) -> Path:
     """``folder`` as a RelBench 3 database with one task.
 
-    The timestamps that begin validation and test are the first seed times of ``val`` and ``asked``.
-    The labels of the test split are placeholders: whatever ``asked`` holds is left out.
+    Validation and test begin with the first seed times of ``val`` and ``asked``, validation at
+    least a ``timedelta`` before test, as RelBench wants it: where RelArena tunes, both are the same
+    rows. (To begin test later instead would show labels of validation to what is asked.) The labels
+    of the test split are placeholders: whatever ``asked`` holds is left out.
 
     Args:
         train, val: entities, seed times and labels.
@@ -98,20 +100,17 @@ def write_relbench_folder(
             "time_col": spec.time_col,
             "fkeys": {c: p for c, p in spec.fkey_col_to_pkey_table.items() if sizes.get(p)},
         }
+    begin, test = (pd.Timestamp(frame[task.time_col].min()) for frame in (val, asked))
     manifest = {
         "name": name,
         "manifest_version": 1,
-        "val_timestamp": _first(task, val),
-        "test_timestamp": _first(task, asked),
+        "val_timestamp": str(min(begin, test - pd.Timedelta(task.timedelta))),
+        "test_timestamp": str(test),
         "tables": described,
     }
     (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
     _write_task(folder / "tasks" / task_name, task_name, task, train, val, asked)
     return folder
-
-
-def _first(task: TaskLike, frame: pd.DataFrame) -> str:
-    return str(pd.Timestamp(frame[task.time_col].min()))
 
 
 def _checked(name: str, table: TableLike, sizes: Mapping[str, int]) -> pd.DataFrame:

@@ -168,7 +168,7 @@ def test_the_folder_holds_what_relarena_gives_and_no_label_of_what_is_asked() ->
     assert set(given["test"]["buys"]) == {0, 1}
     assert len(given["train"]) == len(TRAIN.df)
     manifest = given["manifest"]
-    assert pd.Timestamp(manifest["val_timestamp"]) == VAL
+    assert pd.Timestamp(manifest["val_timestamp"]) == VAL - pd.Timedelta(days=30)
     assert pd.Timestamp(manifest["test_timestamp"]) == VAL
     assert set(manifest["tables"]) == {"people", "purchases"}
     assert manifest["tables"]["purchases"]["time_col"] == "day"
@@ -276,12 +276,13 @@ def test_it_fine_tunes(tmp_path: Path) -> None:
         f"optim.steps=4 optim.warmup=1 tune.val_every=2 data.cache={tmp_path} data.vocab_size=400 "
         "data.workers=0 tune.parts=all"
     )
-    model = FineTuned({"checkpoint": "none", "options": options})
-    model.fit(EntityTask(), database(TEST), TRAIN, VALIDATION, seed=1)
-    value = model.predict(EntityTask(), database(TEST), QUESTIONS)
-    assert value.shape == (40,)
-    assert ((value >= 0) & (value <= 1)).all()
-    assert np.unique(value).size > 1
+    for until, asked in ((VAL, VALIDATION), (TEST, QUESTIONS)):  # tuning, and the final fit
+        model = FineTuned({"checkpoint": "none", "options": options})
+        model.fit(EntityTask(), database(until), TRAIN, VALIDATION, seed=1)
+        value = model.predict(EntityTask(), database(until), asked)
+        assert value.shape == (40,)
+        assert ((value >= 0) & (value <= 1)).all()
+        assert np.unique(value).size > 1
 
 
 def test_relarena_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
