@@ -49,6 +49,8 @@ class ResidualBlock(nn.Module):
 class TableEncoder(nn.Module):
     """The cells of a table's rows -> [U, D]: a vector per column, then residual blocks."""
 
+    first: Tensor  # [C] where each category column's numbers begin in ``category``
+
     def __init__(
         self, columns: TableColumns, column_width: int, width: int, blocks: int, dropout: float
     ) -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from benchmarks.answer import Answer
@@ -33,7 +34,9 @@ from rfm.data.tokenizer import mixture_tokenizer
 from rfm.eval.predictions import Predictions
 
 _TYPES = ("binary_classification", "multiclass_classification", "regression")
+_ASKED: tuple[TaskSplit, ...] = ("val", "test")
 _SECONDS_PER_DAY = 86_400
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,19 @@ def language_model(
     check_type(task)
     scorer = LanguageScorer.load(settings.language_model, settings.context)
     reader = Reader(task, regime, seed, settings)
-    predictions = {}
-    for split in ("val", "test"):
-        rows = task.rows(split)  # type: ignore[arg-type]
-        value = [
-            reader.value(scorer.log_probabilities(prompts, reader.spelled))
-            for prompts in reader.prompts(split)  # type: ignore[arg-type]
-        ]
-        predictions[split] = Predictions(rows.entity, rows.time, np.concatenate(value))
+    validation, test = (ask(scorer, reader, split) for split in _ASKED)
     config = {**asdict(settings), "questions": scorer.asked, "questions_cut": scorer.cut}
-    return Answer(predictions["val"], predictions["test"], config)
+    return Answer(validation, test, config)
+
+
+def ask(scorer: LanguageScorer, reader: Reader, split: TaskSplit) -> Predictions:
+    """The model's answers to a split."""
+    rows = reader.task.rows(split)
+    value = [
+        reader.value(scorer.log_probabilities(prompts, reader.spelled))
+        for prompts in reader.prompts(split)
+    ]
+    return Predictions(rows.entity, rows.time, np.concatenate(value))
 
 
 def check_type(task: Task) -> None:
@@ -114,7 +120,7 @@ class Reader:
         self.spelled, self.numbers = self._answers()
         self.header = self._header()
 
-    def _answers(self) -> tuple[tuple[str, ...], np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    def _answers(self) -> tuple[tuple[str, ...], Floats]:
         """How the possible answers are spelled, and the numbers that they stand for."""
         if self.task.task_type == "binary_classification":
             return (NO, YES), np.array([0.0, 1.0])
@@ -184,15 +190,13 @@ class Reader:
         lines = (*story.own, *latest[0], *latest[1])
         return _lines(lines) + f"{words(self.task.target)}: {answer}\n\n"
 
-    def value(
-        self, log_probability: np.ndarray[tuple[int, int], np.dtype[np.float64]]
-    ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    def value(self, log_probability: Floats) -> Floats:
         """Predictions [n, C] from log-probabilities [n, A] of the possible answers."""
         shifted = np.exp(log_probability - log_probability.max(axis=1, keepdims=True))
-        probability = shifted / shifted.sum(axis=1, keepdims=True)
+        probability: Floats = shifted / shifted.sum(axis=1, keepdims=True)
         if self.task.task_type == "multiclass_classification":
             return probability
-        return (probability * self.numbers).sum(axis=1, keepdims=True)
+        return np.asarray((probability * self.numbers).sum(axis=1, keepdims=True))
 
 
 def _lines(texts: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from benchmarks.graphsage_scratch import graphsage
 from benchmarks.graphsage_train import GraphSAGESettings, build_network, open_sampling
 from rfm.data.tasks import Task
 from rfm.eval.predictions import align, score
-from tests.benchmarks.shop_tasks import shop_task, with_changed_future, write_shop
+from tests.benchmarks.shop_tasks import MONTHS, shop_task, with_changed_future, write_shop
 from tests.shop import TEST, TEST_SECONDS, VAL
 
 
@@ -103,6 +103,22 @@ def test_a_frozen_answer_does_not_depend_on_what_comes_after_the_cutoff(
     if name != "autocomplete":
         np.testing.assert_array_equal(answers[0].validation.value, other.validation.value)
         assert (answers[0].test.value != other.test.value).any()
+
+
+def test_a_rolling_answer_depends_on_what_came_after_the_test_timestamp_but_nothing_later(
+    shop: Path, cache: Path, tmp_path: Path
+) -> None:
+    last = str(MONTHS["test"][-1])
+    folders = [shop, write_shop(tmp_path / "later", with_changed_future(last))]
+    folders.append(write_shop(tmp_path / "earlier", with_changed_future(TEST)))
+    settings = small(cache, epochs=1)
+    first, later, earlier = (
+        graphsage(shop_task(folder, "binary"), "rolling", 0, settings).test for folder in folders
+    )
+    np.testing.assert_array_equal(first.value, later.value)
+    changed = (first.value != earlier.value).any(axis=1)
+    assert changed[first.time > TEST_SECONDS].any()
+    assert not changed[first.time <= TEST_SECONDS].any()
 
 
 def test_hidden_columns_are_not_read(shop: Path, cache: Path, tmp_path: Path) -> None:
