@@ -51,16 +51,13 @@ class Asker:
         return self.sampler.ask([split], regime)
 
     def batches(self, questions: Questions) -> list[AnyBatch]:
-        """Of all questions; in a recommendation with all destinations as candidates."""
+        """Of all questions; in a recommendation with all destinations that there are by then."""
         sampler = self.sampler
         if not isinstance(sampler, RecommendSampler):
             every = ask_all(sampler, questions)
             return [every[i] for i in range(len(every))]
-        pool = np.arange(sampler.num_destinations)
-        return [
-            sampler.pose(questions, chunk, pool, moment_of(questions, chunk), 0)
-            for chunk in AskedLinks(sampler, questions).chunks
-        ]
+        chunks = AskedLinks(sampler, questions).chunks
+        return [pose(sampler, questions, chunk) for chunk in chunks]
 
     def one_by_one(self, questions: Questions) -> Iterator[tuple[int, AnyBatch]]:
         """(number, batch) of every question, each in a batch of its own."""
@@ -70,8 +67,7 @@ class Asker:
     def batch(self, questions: Questions, i: int) -> AnyBatch:
         number, sampler = np.array([i]), self.sampler
         if isinstance(sampler, RecommendSampler):
-            pool = np.arange(sampler.num_destinations)
-            return sampler.pose(questions, number, pool, moment_of(questions, number), 0)
+            return pose(sampler, questions, number)
         return sampler.batch(questions, number, 0)
 
     def component(self, questions: Questions, i: int) -> tuple[AnyBatch, Subgraph]:
@@ -98,6 +94,12 @@ class Asker:
         number = [table.name for table in self.store.tables].index(self.attached.table)
         start, end = self.store.graph.table_start[number : number + 2]
         return rows[(rows >= start) & (rows < end)] - start
+
+
+def pose(sampler: RecommendSampler, questions: Questions, number: Ints) -> RecommendBatch:
+    """Questions of one moment and all destinations that there are by then."""
+    moment = moment_of(questions, number)
+    return sampler.pose(questions, number, sampler.visible(moment[1]), moment, 0)
 
 
 def moment_of(questions: Questions, number: Ints) -> tuple[int, int]:
