@@ -146,7 +146,9 @@ def task_frames(tables: Mapping[str, pd.DataFrame]) -> dict[str, Frames]:
 def _moments(tables: Mapping[str, pd.DataFrame], days: int, evaluated: int) -> dict[str, Any]:
     """Seed times as RelBench chooses them."""
     delta = pd.Timedelta(days=days)
-    times = pd.concat([tables["products"].listed, tables["orders"]["at"], tables["reviews"].written])
+    times = pd.concat(
+        [tables["products"].listed, tables["orders"]["at"], tables["reviews"].written]
+    )
     val, test = pd.Timestamp(VAL), pd.Timestamp(TEST)
     span, last_test = delta * (evaluated - 1), times.max() - delta
     return {

@@ -74,7 +74,9 @@ def replace_labels(
 ) -> pd.DataFrame:
     """The rows of a split with some labels replaced, each by another."""
     old = frame[task.target].tolist()
-    new = [_another(value, task, rng) if here else value for value, here in zip(old, at, strict=True)]
+    new = [
+        _another(value, task, rng) if here else value for value, here in zip(old, at, strict=True)
+    ]
     return frame.assign(**{task.target: pd.Series(new, index=frame.index)})
 
 
