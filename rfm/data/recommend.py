@@ -210,8 +210,8 @@ class AskedLinks(Dataset[RecommendBatch]):
     def pairs(
         self, number: Ints, moment: tuple[int, int]
     ) -> Iterator[tuple[Ints, npt.NDArray[np.float32]]]:
-        """The same destinations [P], in chunks, and what is known of them and each question [Q]: [Q, P,
-        NUM_SEEN_FEATURES]."""
+        """The same destinations [P], in chunks, and what is known of them and each question [Q]:
+        [Q, P, NUM_SEEN_FEATURES]."""
         pairs = self.sampler.pairs(self.questions, number, moment)
         for rows in self._chunks(moment):
             yield rows, pairs.features(rows)
