@@ -61,8 +61,8 @@ def attach_task(task: Task, cache: Path, entity_cells: bool = False) -> Attached
     Raises:
         ValueError: see ``Task.rows``.
     """
-    database = task.database
-    tables = {name: _without(table, task.hidden) for name, table in database.tables.items()}
+    database = hide_columns(task)
+    tables = dict(database.tables)
     entity = tables[task.entity_table]
     rows = [task.rows(split) for split in SPLITS]
     owner = [_owners(r) for r in rows]
@@ -92,16 +92,23 @@ def attach_task(task: Task, cache: Path, entity_cells: bool = False) -> Attached
         time_column=KNOWN,
         foreign_keys=keys,
     )
-    hidden = {
-        table: {c: k for c, k in given.items() if (table, c) not in task.hidden}
-        for table, given in database.overrides.items()
-    }
-    attached = replace(database, tables=tables, overrides={**hidden, name: kinds})
+    attached = replace(database, tables=tables, overrides={**database.overrides, name: kinds})
     questions = {
         split: start + np.searchsorted(o, np.arange(len(r)))
         for split, start, o, r in zip(SPLITS, starts[:-1], owner, rows, strict=True)
     }
     return AttachedTask(task, attached, name, label, questions)
+
+
+def hide_columns(task: Task) -> Database:
+    """The task's database without the columns that it must not see."""
+    database = task.database
+    tables = {name: _without(table, task.hidden) for name, table in database.tables.items()}
+    overrides = {
+        table: {c: k for c, k in given.items() if (table, c) not in task.hidden}
+        for table, given in database.overrides.items()
+    }
+    return replace(database, tables=tables, overrides=overrides)
 
 
 def _without(table: Table, hidden: Sequence[tuple[str, str]]) -> Table:
