@@ -69,3 +69,17 @@ def drawn(corpus: ThreeDatabases) -> list[Drawn]:
     from tests.corpora import draw_batches
 
     return draw_batches(corpus)
+
+
+@pytest.fixture(scope="session")
+def task_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the shop and its tasks; nobody may change it."""
+    from tests.task_folders import write_task_shop
+
+    return write_task_shop(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="session")
+def task_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data of ``task_shop``."""
+    return tmp_path_factory.mktemp("task cache")

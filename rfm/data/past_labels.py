@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow.parquet as pq
 
 from rfm.data.attach import AttachedTask
@@ -22,11 +23,13 @@ _PRIOR = 2.0  # labels' worth of the mean of all
 
 @dataclass(frozen=True)
 class Order:
-    """Labelled rows sorted by (key, known): mark [m] sorts them, sums [m + 1, C] of the labels
-    before each, known [m]; keys: of all rows of the table, -1 for null."""
+    """Labelled rows sorted by (key, known): mark [m] sorts them; before, upto [m, C]: sums of the
+    labels of the same key before each and with it (never of another key: rounding would carry its
+    later labels over); known [m]; keys: of all rows of the table, -1 for null."""
 
     mark: Ints
-    sums: Floats
+    before: Floats
+    upto: Floats
     known: Ints
     keys: Ints
 
@@ -70,8 +73,10 @@ class PastLabels:
         mark = self._mark(key[at], rank[at])
         order = np.argsort(mark, kind="stable")
         at = at[order]
-        sums = np.concatenate([np.zeros((1, label.shape[1])), np.cumsum(label[at], axis=0)])
-        return Order(mark[order], sums, known[at], key)
+        upto = pd.DataFrame(label[at]).groupby(key[at]).cumsum().to_numpy(dtype=np.float64)
+        before = np.concatenate([np.zeros((1, label.shape[1])), upto])[:-1]
+        before[np.diff(key[at], prepend=-1) != 0] = 0
+        return Order(mark[order], before, upto, known[at], key)
 
     def _mark(self, key: Ints, rank: Ints) -> Ints:
         return np.asarray(key * (self.times.size + 1) + rank + 1, dtype=np.int64)
@@ -115,8 +120,10 @@ class PastLabels:
 
 
 def _mean(order: Order, low: Ints, high: Ints, prior: Floats) -> Floats:
-    total = order.sums[high] - order.sums[low] + _PRIOR * prior
-    return np.asarray(total, dtype=np.float64) / (high - low + _PRIOR)[:, None]
+    total: Floats = _PRIOR * prior
+    some = high > low
+    total[some] += order.upto[high[some] - 1] - order.before[low[some]]
+    return np.asarray(total / (high - low + _PRIOR)[:, None], dtype=np.float64)
 
 
 def _one_hot(number: Floats, classes: int) -> Floats:

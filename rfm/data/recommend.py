@@ -58,6 +58,12 @@ class RecommendSampler(QuestionSampler):
     def num_destinations(self) -> int:
         return self.seen.size
 
+    def visible(self, cutoff: int) -> Ints:
+        """The destinations that are there by a cutoff: later rows are no candidates."""
+        first = self.first_destination
+        time = np.asarray(self.store.graph.row_time[first : first + self.num_destinations])
+        return np.flatnonzero(time <= cutoff)  # static rows are earlier than any
+
     def pose(
         self,
         asked: Questions,
@@ -147,24 +153,25 @@ class TrainingLinks(Dataset[RecommendBatch]):
         here = self._order[low:high]
         number = np.sort(rng.choice(here, min(config.size, here.size), replace=False))
         cutoff = now - int(rng.choice(self.stale)) if self.stale.size else now
-        pool, log_chance = self._pool(asked, number, rng)
+        pool, log_chance = self._pool(asked, number, self.sampler.visible(cutoff), rng)
         batch = self.sampler.pose(asked, number, pool, (now, cutoff), int(rng.integers(1, 2**62)))
         return replace(batch, log_chance=torch.from_numpy(log_chance))
 
     def _pool(
-        self, asked: Questions, number: Ints, rng: np.random.Generator
+        self, asked: Questions, number: Ints, visible: Ints, rng: np.random.Generator
     ) -> tuple[Ints, npt.NDArray[np.float32]]:
-        """Candidates [P], and the logarithm of about the chance that each is among them."""
+        """Candidates [P] of those that are visible, and the logarithm of about the chance that each
+        is among them."""
         size, most = self.sampler.num_destinations, self.sampler.config.candidates
-        if size <= most:
-            return np.arange(size), np.zeros(size, dtype=np.float32)
+        if visible.size <= most:
+            return visible, np.zeros(visible.size, dtype=np.float32)
         own = [asked.destination[asked.start[n] : asked.stop[n]] for n in number]
         labels = np.concatenate(own)
-        drawn = rng.choice(size, most, replace=False)
-        pool = np.unique(np.concatenate([labels, drawn]))
+        drawn = rng.choice(visible, most, replace=False)
+        pool = np.union1d(labels[np.isin(labels, visible)], drawn)
         # a destination comes as somebody's label as often as it does among all labels
         share = np.bincount(asked.destination, minlength=size)[pool] / asked.destination.size
-        missed = (1 - share) ** labels.size * (1 - most / size)
+        missed = (1 - share) ** labels.size * (1 - most / visible.size)
         return pool, np.log1p(-missed).astype(np.float32)
 
 
@@ -194,18 +201,21 @@ class AskedLinks(Dataset[RecommendBatch]):
         return self.sampler.pose(self.questions, number, none, (now, cutoff), 0)
 
     def destinations(self, moment: tuple[int, int]) -> Iterator[RecommendBatch]:
-        """All rows of the destination table as of a moment (now, cutoff), in chunks."""
+        """All rows of the destination table that are there as of a moment (now, cutoff), in
+        chunks."""
         none = np.zeros(0, dtype=np.int64)
-        for start in range(0, self.sampler.num_destinations, _CHUNK):
-            rows = np.arange(start, min(start + _CHUNK, self.sampler.num_destinations))
+        for rows in self._chunks(moment):
             yield self.sampler.pose(self.questions, none, rows, moment, 0)
 
     def pairs(
         self, number: Ints, moment: tuple[int, int]
     ) -> Iterator[tuple[Ints, npt.NDArray[np.float32]]]:
-        """Destinations [P], in chunks, and what is known of them and each question [Q]: [Q, P,
-        NUM_SEEN_FEATURES]."""
+        """The same destinations [P], in chunks, and what is known of them and each question [Q]:
+        [Q, P, NUM_SEEN_FEATURES]."""
         pairs = self.sampler.pairs(self.questions, number, moment)
-        for start in range(0, self.sampler.num_destinations, _CHUNK):
-            rows = np.arange(start, min(start + _CHUNK, self.sampler.num_destinations))
+        for rows in self._chunks(moment):
             yield rows, pairs.features(rows)
+
+    def _chunks(self, moment: tuple[int, int]) -> list[Ints]:
+        rows = self.sampler.visible(moment[1])
+        return [rows[i : i + _CHUNK] for i in range(0, rows.size, _CHUNK)]

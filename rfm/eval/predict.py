@@ -64,11 +64,12 @@ class Answerer:
         assert isinstance(self.asked, AskedLinks)
         if moment not in self.destinations:
             self.destinations.clear()
-            parts = [
-                head.candidates(self.model.backbone(chunk), chunk)
-                for chunk in (c.to(device) for c in self.asked.destinations(moment))
-            ]
-            self.destinations[moment] = torch.cat(parts)
+            shape = self.asked.sampler.num_destinations, self.model.backbone.row_encoder.width
+            vector_ND = torch.zeros(shape, device=device)  # nobody asks for those not yet there
+            for chunk in (c.to(device) for c in self.asked.destinations(moment)):
+                vector_PD = head.candidates(self.model.backbone(chunk), chunk)
+                vector_ND[chunk.destination] = vector_PD.to(vector_ND.dtype)
+            self.destinations[moment] = vector_ND
         return self.destinations[moment]
 
 
