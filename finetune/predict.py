@@ -84,8 +84,8 @@ def open_tuned(model: RelationalModel, task: Task, cache: Path) -> QuestionSampl
         )
     config = build(QuestionConfig, tuned["question"], "question", None)
     sampler = open_questions(model, task, config, cache, tuned["cached"])
-    if head.past:
-        sampler.tell_past(head.center, head.scale)
+    if head.told:
+        sampler.tell(head.center, head.scale)
     return sampler
 
 

@@ -196,12 +196,12 @@ class PretrainBatch(Batch):
 
 @dataclass(frozen=True)
 class TaskBatch(Batch):
-    """Questions, one per seed: question [S] int64, their numbers among all that are asked; past
-    [S, H]: what past labels alone say (H may be 0); label [S, C] float32 (NaN: null; see
-    ``TaskRows``)."""
+    """Questions, one per seed: question [S] int64, their numbers among all that are asked; told
+    [S, H]: what is known without a model, see ``QuestionSampler``; label [S, C] float32 (NaN: null;
+    see ``TaskRows``)."""
 
     question: Tensor
-    past: Tensor
+    told: Tensor
     label: Tensor
 
 

@@ -1,7 +1,8 @@
 """What past labels alone say of a question: smoothed means over those that are known by its cutoff.
 
 The labels come as neighbours, too, but among hundreds of cells a network finds their mean only with
-many examples; the rules that rank by it are hard to beat. So the head is told.
+many examples; the rules that rank by it are hard to beat. So the head is told. It is told how far
+an entity's mean is from the mean of all, which drifts in the course of years.
 """
 
 from __future__ import annotations
@@ -85,15 +86,14 @@ class PastLabels:
     def width(self) -> int:
         """Numbers per question, H."""
         of_each = (len(_LAST) + 1) * self.outputs + 2
-        return len(self.orders) * of_each + self.outputs + 1
+        return len(self.orders) * of_each
 
     def features(self, row: Ints, now: Ints, cutoff: Ints) -> npt.NDArray[np.float32]:
         """[n, H] of rows [n] of the attached table, asked at ``now`` with labels known by
         ``cutoff`` [n], unix seconds.
 
-        For each foreign key: the means of the latest labels and of all, log(1 + how many there
-        are), log(1 + age of the latest, in timedeltas); then the mean of all labels, and how long
-        before the question the cutoff is.
+        For each foreign key: the means of the latest labels and of all, less the mean of all rows'
+        labels; log(1 + how many there are), log(1 + age of the latest, in timedeltas).
         """
         rank = np.searchsorted(self.times, cutoff, side="right") - 1
         zero = np.zeros(row.size, dtype=np.int64)
@@ -104,12 +104,11 @@ class PastLabels:
             key = order.keys[row]
             low, high = self._span(order, key, rank)
             for last in (*_LAST, np.iinfo(np.int64).max):
-                parts.append(_mean(order, np.maximum(low, high - last), high, total))
+                parts.append(_mean(order, np.maximum(low, high - last), high, total) - total)
             latest = order.known[np.maximum(high - 1, 0)] if order.known.size else now
             age = np.where(high > low, (now - latest) / self.timedelta, 0).clip(min=0)
             parts += [np.log1p(high - low)[:, None], np.log1p(age)[:, None]]
-        stale = np.log1p(((now - cutoff) / self.timedelta).clip(min=0))
-        return np.concatenate([*parts, total, stale[:, None]], axis=1).astype(np.float32)
+        return np.concatenate(parts, axis=1).astype(np.float32)
 
     def _span(self, order: Order, key: Ints, rank: Ints) -> tuple[Ints, Ints]:
         """Where the labels of each key [n] that are known begin and end; nowhere for -1."""

@@ -25,6 +25,9 @@ from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime
 
 _STREAM = 3
+_SECONDS_PER_DAY = 86_400.0
+_PERIODS = (365.2425, 7.0)  # days
+NUM_CALENDAR = 2 * len(_PERIODS) + 1
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,25 @@ class QuestionSampler:
         self.budget = TokenBudget(config.max_tokens, 1, 1, config.bucket_rows)
         self.past: PastLabels | None = None
 
-    def tell_past(self, center: float, scale: float) -> int:
+    def tell(self, center: float, scale: float) -> int:
         """From now on tell each question what past labels alone say (``PastLabels``), unless they
-        are not to be seen; returns in how many numbers."""
-        if self.config.history == 0:
-            return 0
-        self.past = PastLabels(self.attached, center, scale)
-        return self.past.width
+        are not to be seen; returns in how many numbers questions are told something, H."""
+        if self.config.history:
+            self.past = PastLabels(self.attached, center, scale)
+        return NUM_CALENDAR + (self.past.width if self.past else 0)
+
+    def told(self, questions: Questions) -> npt.NDArray[np.float32]:
+        """[n, H]: the time of year and of week at which each is asked, as sine and cosine; log(1 +
+        how many timedeltas before its seed time its cutoff is); what past labels alone say."""
+        days = questions.now / _SECONDS_PER_DAY
+        angles = [2 * np.pi * (days % period) / period for period in _PERIODS]
+        behind = (questions.now - questions.cutoff) / self.attached.task.timedelta
+        calendar = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
+        parts = [np.stack([*calendar, np.log1p(behind.clip(min=0))], axis=1)]
+        if self.past is not None:
+            row = questions.row - self.first_row
+            parts.append(self.past.features(row, questions.now, questions.cutoff))
+        return np.concatenate(parts, axis=1).astype(np.float32)
 
     def ask(self, splits: Sequence[TaskSplit], regime: Regime) -> Questions:
         """The questions of some splits, in the order of their rows."""
@@ -148,14 +163,10 @@ class QuestionSampler:
         batch = question_batch(
             self.source, draw, questions.now, self.ids, self.budget, key, self.cache
         )
-        past = np.zeros((len(questions), 0), dtype=np.float32)
-        if self.past is not None:
-            row = questions.row - self.first_row
-            past = self.past.features(row, questions.now, questions.cutoff)
         return TaskBatch(
             **vars(batch),
             question=torch.from_numpy(number),
-            past=torch.from_numpy(past),
+            told=torch.from_numpy(self.told(questions)),
             label=torch.from_numpy(questions.label.astype(np.float32)),
         )
 

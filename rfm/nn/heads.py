@@ -47,12 +47,12 @@ class HeadConfig:
     low: float = 0.0
     high: float = 1.0
     reads: bool = setting(True, help="what the masked label has read, besides the states")
-    past: int = setting(0, ge=0, help="numbers that past labels alone say, H")
+    told: int = setting(0, ge=0, help="numbers that a question is told beside its rows, H")
 
 
 class EntityHead(nn.Module):
-    """A question's masked label and node, and what past labels alone say -> logits, or a
-    standardised number [S, C]."""
+    """A question's masked label and node, and what it is told (when it is asked, what past labels
+    alone say) -> logits, or a standardised number [S, C]."""
 
     def __init__(self, width: int, config: HeadConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -60,8 +60,8 @@ class EntityHead(nn.Module):
         inputs = 3 if config.reads else 1
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(inputs))
         self.inner = nn.Linear(inputs * width, width)
-        self.past = nn.Linear(config.past, width, bias=False)
-        self.straight = nn.Linear(config.past, config.outputs, bias=False)
+        self.told = nn.Linear(config.told, width, bias=False)
+        self.straight = nn.Linear(config.told, config.outputs, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width, config.outputs)
         for weight in (self.out.weight, self.out.bias, self.straight.weight):
@@ -72,8 +72,8 @@ class EntityHead(nn.Module):
         if self.config.reads:
             parts += [states.mask, states.read]
         normed = [norm(part.float()) for norm, part in zip(self.norms, parts, strict=True)]
-        inner_SD = F.gelu(self.inner(torch.cat(normed, dim=1)) + self.past(batch.past))
-        out_SC: Tensor = self.out(self.dropout(inner_SD)) + self.straight(batch.past)
+        inner_SD = F.gelu(self.inner(torch.cat(normed, dim=1)) + self.told(batch.told))
+        out_SC: Tensor = self.out(self.dropout(inner_SD)) + self.straight(batch.told)
         return out_SC
 
     def losses(self, states: States, batch: TaskBatch) -> Tensor:

@@ -133,7 +133,7 @@ def decide_parts(parts: str, checkpoint: str, gpu: bool) -> Parts:
 
 def head_config(sampler: QuestionSampler, reads: bool = True) -> HeadConfig:
     """The head that a task needs; of a regression, standardised by its training labels. The sampler
-    will tell past labels in the same way."""
+    will tell questions in the same way."""
     task = sampler.attached.task
     outputs = task.top_k or task.outputs
     scale: dict[str, float] = {}
@@ -147,10 +147,10 @@ def head_config(sampler: QuestionSampler, reads: bool = True) -> HeadConfig:
             "low": float(label.min()),
             "high": float(label.max()),
         }
-    past = 0
+    told = 0
     if task.task_type != "recommendation":
-        past = sampler.tell_past(scale.get("center", 0.0), scale.get("scale", 1.0))
-    return HeadConfig(task.full_name, task.task_type, outputs, reads=reads, past=past, **scale)
+        told = sampler.tell(scale.get("center", 0.0), scale.get("scale", 1.0))
+    return HeadConfig(task.full_name, task.task_type, outputs, reads=reads, told=told, **scale)
 
 
 class KeepBest(Callback):
