@@ -15,7 +15,7 @@ from lightning import seed_everything
 from finetune.config import FREE, FinetuneConfig
 from finetune.opening import find_task
 from rfm.config import run_command
-from rfm.data.attach import hide_columns
+from rfm.data.attach import visible_database
 from rfm.data.tasks import Task
 from rfm.data.tokenizer import resolve_tokenizer
 from rfm.eval.asking import open_questions, seen_before
@@ -97,7 +97,7 @@ def _open_model(config: FinetuneConfig, task: Task) -> RelationalModel:
             )
         return model
     data = config.data
-    tokenizer = resolve_tokenizer("train", [hide_columns(task)], data.vocab_size, data.cache)
+    tokenizer = resolve_tokenizer("train", [visible_database(task)], data.vocab_size, data.cache)
     model = build_model(config.model, tokenizer, longest)
     model.about = {"databases": {}, "serialisation": data.serialisation}
     return model

@@ -126,7 +126,7 @@ def ask(
     kind = RecommendSampler if task.top_k else QuestionSampler
     sampler = kind(attached, store, TokenIds.of(tokenizer), 2, config, states)
     if not task.top_k:
-        sampler.tell_past(CENTER, SCALE)
+        sampler.tell(CENTER, SCALE)
     return Asker(attached, store, tokenizer, sampler)
 
 

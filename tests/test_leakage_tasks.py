@@ -99,7 +99,7 @@ def test_what_is_before_the_cutoff_does_change_batches(
     a, b = (x.batches(x.asked("val", "frozen")) for x in (before, after))
     parts = changed(a, b)
     assert any(".age" in at for at in parts)
-    assert (".seen" if before.task.top_k else ".past") in parts
+    assert (".seen" if before.task.top_k else ".told") in parts
 
 
 @every_task
@@ -246,7 +246,7 @@ def told(batch: AnyBatch) -> list[float]:
     """What past labels alone say, without how long ago the cutoff is."""
     if isinstance(batch, RecommendBatch):
         return batch.seen[0, :, :3].flatten().tolist()
-    return batch.past[0, :-1].tolist()
+    return batch.told[0].tolist()
 
 
 @every_task
