@@ -246,7 +246,7 @@ def told(batch: AnyBatch) -> list[float]:
     """What past labels alone say, without how long ago the cutoff is."""
     if isinstance(batch, RecommendBatch):
         return batch.seen[0, :, :3].flatten().tolist()
-    return batch.told[0].tolist()
+    return batch.told[0, NUM_CALENDAR:].tolist()
 
 
 @every_task
