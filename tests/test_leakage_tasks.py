@@ -15,6 +15,7 @@ import relbench
 
 from rfm.data.batch import RecommendBatch
 from rfm.data.graph import STATIC
+from rfm.data.questions import NUM_CALENDAR
 from rfm.data.store import Serialisation, column_entry
 from rfm.data.task_rows import SPLITS, TaskSplit
 from rfm.data.tasks import Regime
