@@ -33,15 +33,7 @@ class PastLabels:
     def visible(self, group: Ints, cutoff: Ints) -> tuple[Ints, Ints]:
         """The range start [m], end [m] of the labels that questions about groups [m] may see by
         their cutoffs [m]; empty for group -1."""
-        if not self.group.size:
-            return np.zeros(group.size, np.int64), np.zeros(group.size, np.int64)
-        first, last = int(self.known.min()), int(self.known.max())
-        span = last - first + 2
-        key = self.group * span + (self.known - first)
-        start = np.searchsorted(key, group * span)
-        until = np.clip(cutoff, first - 1, last) - first
-        end = np.searchsorted(key, group * span + until, side="right")
-        return start, np.maximum(start, end)
+        return found_until(self.group, self.known, group, cutoff)
 
     def mean(self, start: Ints, end: Ints) -> Floats:
         """Mean outcome [m, C] of ranges [m] of labels, NaN where they are empty."""
@@ -62,6 +54,19 @@ class PastLabels:
         bounds = np.stack([start, end], axis=1).ravel()
         total = np.add.reduceat(padded, bounds, axis=0)[::2] if bounds.size else padded[:0]
         return np.asarray(np.where((end > start)[:, None], total, 0.0))
+
+
+def found_until(group: Ints, moment: Ints, asked: Ints, until: Ints) -> tuple[Ints, Ints]:
+    """Of rows [n] sorted by group and then moment (unix seconds), the range start [m], end [m] that
+    belongs to each asked group [m] up to its moment ``until`` [m]; empty for group -1."""
+    if not group.size:
+        return np.zeros(asked.size, np.int64), np.zeros(asked.size, np.int64)
+    first, last = int(moment.min()), int(moment.max())
+    span = last - first + 2
+    key = group * span + (moment - first)
+    start = np.searchsorted(key, asked * span)
+    end = np.searchsorted(key, asked * span + np.clip(until, first - 1, last) - first, side="right")
+    return start, np.maximum(start, end)
 
 
 def outcomes(task: Task, rows: TaskRows) -> Floats:

@@ -96,9 +96,7 @@ def _visible(task: Task, labels: PastLabels, split: TaskSplit, regime: Regime) -
     return labels.visible(task.rows(split).entity, task.cutoffs(split, regime))
 
 
-def _last(
-    task: Task, labels: PastLabels, split: TaskSplit, regime: Regime, count: int
-) -> Floats:
+def _last(task: Task, labels: PastLabels, split: TaskSplit, regime: Regime, count: int) -> Floats:
     start, end = _visible(task, labels, split, regime)
     return labels.mean(np.maximum(start, end - count), end)
 
