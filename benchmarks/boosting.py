@@ -8,6 +8,7 @@ have them, unless validation rows do better without.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -17,8 +18,9 @@ import lightgbm
 import numpy as np
 
 from benchmarks.aggregates import Features, Questions
+from benchmarks.answer import Answer
+from benchmarks.choosing import predicted
 from benchmarks.features import FeatureSource, database_source, entity_source
-from benchmarks.methods import Answer, predicted
 from benchmarks.past_labels import Floats
 from rfm.config import setting
 from rfm.data.task_rows import Ints, TaskSplit
@@ -52,7 +54,14 @@ class BoostingConfig:
     patience: int = setting(50, ge=1, help="trees without a better validation score")
     rows: int = setting(50_000, ge=50, help="training rows at most, drawn at random")
     joined: int = setting(30_000_000, ge=1, help="rows that one aggregation may join")
-    threads: int = setting(1, ge=1, help="of LightGBM and duckdb")
+    threads: int = setting(0, ge=0, help="of LightGBM and duckdb; 0: all that there are")
+
+    @property
+    def workers(self) -> int:
+        """Cores that this process may use, unless fewer are asked for."""
+        if self.threads or not hasattr(os, "sched_getaffinity"):
+            return self.threads or os.cpu_count() or 1
+        return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,15 +117,18 @@ def _answer(
     found = _search(task, regime, config, aggregates)
     best = _fit(task, data.train[found.cutoffs], data.val, {**found.params, "seed": seed}, config)
     test = _predict(task, best.boosters, data.test)
+    _log.info(
+        "%s %s seed %d: trees %s, most gained by %s", task.full_name, regime, seed,
+        [booster.best_iteration for booster in best.boosters],
+        "; ".join(_top_features(best.boosters, data.val.features)),
+    )  # fmt: skip
     settings = {
-        "boosting": asdict(config),
+        **{name: value for name, value in asdict(config).items() if name != "threads"},
         "params": dict(found.params),
-        "trees": [booster.best_iteration for booster in best.boosters],
         "training_rows": len(data.train[found.cutoffs].label),
         "training_cutoffs": found.cutoffs,
         "tried": list(found.tried),
         "features": len(data.val.features.names),
-        "top_features": _top_features(best.boosters, data.val.features),
     }
     val = predicted(task, "val", best.val)
     return Answer(val, predicted(task, "test", test), settings, best.curve)
@@ -138,7 +150,7 @@ def _data(task: Task, regime: Regime, config: BoostingConfig, aggregates: bool) 
     asked = {name: Questions(entity, time, cutoff) for name, cutoff in cutoffs.items()}
     source = entity_source(task)
     if aggregates:
-        source = database_source(task, asked["fresh"], config.joined, config.threads)
+        source = database_source(task, asked["fresh"], config.joined, config.workers)
     label = rows.label[drawn]
     train = {name: Split(source.features(some), label) for name, some in asked.items()}
     val, test = (_split(task, source, split, regime) for split in ("val", "test"))
@@ -162,12 +174,13 @@ def _is_usable(task: Task, split: TaskSplit) -> np.ndarray[Any, np.dtype[np.bool
 
 
 def _varying(data: Data) -> Data:
-    """Without the features that are the same in all training rows."""
+    """Without the features that are the same in all training rows, unless all are."""
     keep = np.zeros(len(data.val.features.names), bool)
     for split in data.train.values():
         values = split.features.values
         first = values[:1]
         keep |= ((values != first) & ~(np.isnan(values) & np.isnan(first))).any(axis=0)
+    keep[0] |= not keep.any()  # LightGBM wants one, even if it says nothing
 
     def without(split: Split) -> Split:
         names = tuple(n for n, k in zip(split.features.names, keep, strict=True) if k)
@@ -224,7 +237,7 @@ def _booster(
         **params,
         "bagging_freq": 1,
         "max_bin": 63,
-        "num_threads": config.threads,
+        "num_threads": config.workers,
         "deterministic": True,
         "force_row_wise": True,
         "feature_pre_filter": False,
@@ -260,7 +273,7 @@ def _predict(task: Task, boosters: tuple[lightgbm.Booster, ...], split: Split) -
 
 
 def _top_features(boosters: tuple[lightgbm.Booster, ...], features: Features) -> list[str]:
-    """The twenty features that gained most, over all outputs."""
+    """The ten features that gained most, over all outputs."""
     gain = np.sum([b.feature_importance("gain") for b in boosters], axis=0)
-    best: Ints = np.argsort(-gain, kind="stable")[:20]
+    best: Ints = np.argsort(-gain, kind="stable")[:10]
     return [features.names[i] for i in best if gain[i] > 0]

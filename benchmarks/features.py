@@ -47,8 +47,7 @@ class FeatureSource:
 
     def features(self, asked: Questions) -> Features:
         """Of questions [n]."""
-        parts = [_moment(asked)]
-        parts += [
+        parts = [
             own_columns(way, self.tables[way.table], asked, _is_asked_row(self.task, way))
             for way in self.single
         ]
@@ -58,6 +57,7 @@ class FeatureSource:
         ]
         parts += [_label_features(name, group, of, asked) for name, group, of in self.labels]
         if self.labels:
+            parts.append(_moment(asked))
             parts.append(_recent_rates(self.labels[0][2], asked, self.windows))
         return joined(parts)
 
@@ -101,7 +101,9 @@ def database_source(task: Task, asked: Questions, budget: int, threads: int) -> 
 def _windows(task: Task, tables: dict[str, NumberTable]) -> tuple[Window, ...]:
     unit = task.timedelta
     if task.kind == "autocomplete":
-        first = [t.time[t.time > BEGINNING].min() for t in tables.values() if t.time.max() > BEGINNING]
+        first = [
+            t.time[t.time > BEGINNING].min() for t in tables.values() if t.time.max() > BEGINNING
+        ]
         unit = max(DAY, int(task.database.val_timestamp - min(first)) // _SPANS)
     periods = [Window(f"{unit * n / DAY:g} days", unit * n) for n in PERIODS]
     return (*periods, Window("all", 0))
@@ -141,7 +143,9 @@ def _recent_rates(labels: PastLabels, asked: Questions, windows: tuple[Window, .
     """Mean label [n] of all entities, known within each window before the cutoff."""
     order = np.argsort(labels.known, kind="stable")
     known, nobody = labels.known[order], np.zeros(order.size, np.int64)
-    total = np.concatenate([np.zeros((1, labels.outcome.shape[1])), labels.outcome[order].cumsum(0)])
+    total = np.concatenate(
+        [np.zeros((1, labels.outcome.shape[1])), labels.outcome[order].cumsum(0)]
+    )
     everybody = np.zeros(asked.entity.size, np.int64)
     _, end = found_until(nobody, known, everybody, asked.cutoff)
     values: list[Floats] = []

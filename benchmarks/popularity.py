@@ -13,7 +13,8 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from benchmarks.methods import Answer, best_on_validation, predicted
+from benchmarks.answer import Answer
+from benchmarks.choosing import best_on_validation, predicted
 from benchmarks.past_labels import Floats
 from rfm.data.task_rows import SPLITS, Ints, TaskSplit
 from rfm.data.tasks import Regime, Task

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.methods import Answer, best_on_validation, predicted
+from benchmarks.answer import Answer
+from benchmarks.choosing import best_on_validation, predicted
 from benchmarks.past_labels import Floats, PastLabels, outcomes, past_labels
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime, Task

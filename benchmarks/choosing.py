@@ -1,33 +1,15 @@
-"""What a method gives: predictions of validation and test rows, and how they came about."""
+"""Predictions in the order of a split's rows, and the choice between some on validation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from rfm.data.task_rows import TaskSplit
-from rfm.data.tasks import Regime, Task
+from rfm.data.tasks import Task
 from rfm.eval.predictions import METRICS, Predictions, higher_is_better, score
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Predictions of a split's rows; config: what was chosen, so that it can be had again.
-    curve: (step, validation score). warnings: what a reader of the scores must know."""
-
-    val: Predictions
-    test: Predictions
-    config: Mapping[str, Any] = field(default_factory=dict)
-    curve: tuple[tuple[int, float], ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-Method: TypeAlias = Callable[[Task, Regime, int], Answer]
-"""(task, regime, seed) -> its answer, chosen on validation rows only."""
 
 
 def predicted(task: Task, split: TaskSplit, value: npt.NDArray[np.float64]) -> Predictions:
