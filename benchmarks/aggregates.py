@@ -65,7 +65,7 @@ def joined(parts: Sequence[Features]) -> Features:
 
 
 def own_columns(way: OneRow, table: NumberTable, asked: Questions, always: bool) -> Features:
-    """The columns of the one row at the end of a way; datetimes as days before the seed time.
+    """The columns of the one row at the end of a way; all times as days before the seed time.
 
     Args:
         always: the row is there even after the cutoff (a row whose cell is asked for).
@@ -73,6 +73,10 @@ def own_columns(way: OneRow, table: NumberTable, asked: Questions, always: bool)
     row = way.row[asked.entity]
     seen = (row >= 0) & ((way.time[asked.entity] <= asked.cutoff) | always)
     values, names, categories = [np.zeros((row.size, 0), np.float32)], [], []
+    if table.table.time_column is not None:
+        age = np.where(seen, (asked.time - table.time[row]) / DAY, np.nan)
+        values.append(age.astype(np.float32)[:, None])
+        names.append(f"{way.name}: {table.table.name}.{table.table.time_column}")
     for column in table.columns:
         found = np.where(seen, column.values[row], np.nan)
         if column.kind == "datetime":

@@ -33,6 +33,7 @@ from rfm.data.task_rows import SPLITS
 from rfm.data.tasks import Regime, Task, check_seed_times, open_task
 from rfm.eval.predictions import METRICS, score
 from rfm.train.run_dir import versions
+from rfm.train.trainer import quieten
 
 _log = logging.getLogger("rfm")
 
@@ -91,7 +92,7 @@ def run_baselines(config: BaselinesConfig) -> dict[str, Any]:
         ValueError: for unknown tasks and methods, methods of which none fits any task, and tasks
             that cannot be read or scored.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    quieten()
     methods = chosen_methods(config)
     tasks = open_tasks(config)
     jobs = list(wanted_jobs(config, tasks, methods))

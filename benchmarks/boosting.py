@@ -1,8 +1,9 @@
 """LightGBM on the entity's own columns, or on everything up to two hops as aggregates.
 
-A small fixed random search is decided by validation rows, which also stop each fit early; there is
-no refit with them. In the frozen regime training rows are given stale cutoffs as validation rows
-have them, unless validation rows do better without.
+A small fixed random search is decided by validation rows, over several seeds, because one says
+little where a few hundred rows decide; they also stop each fit early. There is no refit with them.
+In the frozen regime training rows are given stale cutoffs as validation rows have them, unless
+validation rows do better without.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class BoostingConfig:
     """The search, and what it may cost."""
 
     trials: int = setting(10, ge=1, help="configurations tried on validation rows")
+    tries: int = setting(3, ge=1, help="seeds that each is tried with; their mean decides")
     rounds: int = setting(1000, ge=1, help="trees at most")
     patience: int = setting(50, ge=1, help="trees without a better validation score")
     rows: int = setting(50_000, ge=50, help="training rows at most, drawn at random")
@@ -174,15 +176,17 @@ def _is_usable(task: Task, split: TaskSplit) -> np.ndarray[Any, np.dtype[np.bool
 
 
 def _varying(data: Data) -> Data:
-    """Without the features that are the same in all training rows, unless all are."""
+    """Without the features that are the same in all training rows."""
     keep = np.zeros(len(data.val.features.names), bool)
     for split in data.train.values():
         values = split.features.values
         first = values[:1]
         keep |= ((values != first) & ~(np.isnan(values) & np.isnan(first))).any(axis=0)
-    keep[0] |= not keep.any()  # LightGBM wants one, even if it says nothing
 
     def without(split: Split) -> Split:
+        if not keep.any():  # LightGBM wants one, even if it says nothing
+            nothing = np.zeros((len(split.label), 1), np.float32)
+            return replace(split, features=Features(nothing, ("nothing",)))
         names = tuple(n for n, k in zip(split.features.names, keep, strict=True) if k)
         values = split.features.values[:, keep]
         return replace(split, features=Features(values, names, split.features.categories))
@@ -200,9 +204,13 @@ def _search(task: Task, regime: Regime, config: BoostingConfig, aggregates: bool
     tried: list[dict[str, Any]] = []
 
     def attempt(params: Mapping[str, Any], cutoffs: str) -> None:
-        fit = _fit(task, data.train[cutoffs], data.val, {**params, "seed": 0}, config)
-        tried.append({"params": dict(params), "cutoffs": cutoffs, "validation": fit.score})
-        _log.info("%s %s: trial %d: %.4f", task.full_name, regime, len(tried), fit.score)
+        fits = [
+            _fit(task, data.train[cutoffs], data.val, {**params, "seed": seed}, config)
+            for seed in range(config.tries)
+        ]
+        mean = float(np.mean([fit.score for fit in fits]))
+        tried.append({"params": dict(params), "cutoffs": cutoffs, "validation": mean})
+        _log.info("%s %s: trial %d: %.4f", task.full_name, regime, len(tried), mean)
 
     first, *others = data.train
     for _ in range(config.trials):

@@ -70,21 +70,23 @@ class PastDestinations:
 def popularity(task: Task, regime: Regime, seed: int) -> Answer:
     """The destinations that come most often in known labels, of all entities."""
     past = past_destinations(task)
-    return _best(task, regime, {f"{p} periods": [partial(past.popular, p)] for p in PERIODS})
+    return _best(task, regime, {f"{p} periods": _popular(past, p) for p in PERIODS})
 
 
 def own_destinations(task: Task, regime: Regime, seed: int) -> Answer:
     """The entity's own past destinations, filled up with popular ones."""
     past = past_destinations(task)
-    return _best(
-        task,
-        regime,
-        {
-            f"{order} first, then {p} periods": [partial(past.own, order), partial(past.popular, p)]
-            for order in ORDERS
-            for p in PERIODS
-        },
-    )
+    candidates = {
+        f"{order} first, then {p} periods": [partial(past.own, order), *_popular(past, p)]
+        for order in ORDERS
+        for p in PERIODS
+    }
+    return _best(task, regime, candidates)
+
+
+def _popular(past: PastDestinations, period: int) -> list[Rule]:
+    """Of a period, and where that has too few, ever since."""
+    return [partial(past.popular, period), partial(past.popular, 0)]
 
 
 def past_destinations(task: Task) -> PastDestinations:
