@@ -20,7 +20,8 @@ from rfm.data.task_rows import SPLITS, Ints, TaskSplit
 from rfm.data.tasks import Regime, Task
 
 PERIODS = (1, 3, 12, 0)
-"""Popular over so many ``timedelta`` before the cutoff; 0: ever since."""
+"""Popular over so many ``timedelta`` before the last label known by the cutoff (before the cutoff
+itself there may be years without any); 0: ever since."""
 ASKED: tuple[TaskSplit, ...] = ("val", "test")
 Order: TypeAlias = Literal["frequent", "recent"]
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -40,10 +41,13 @@ class PastDestinations:
     timedelta: int
 
     def popular(self, period: int, entity: int, cutoff: int) -> Ints:
-        """Destinations by how often they were known within ``period`` times timedelta before."""
+        """Destinations by how often they come in the last ``period`` times timedelta of labels."""
         if (period, cutoff) not in self._popular:
-            since = cutoff - period * self.timedelta if period else np.iinfo(np.int64).min
-            low, high = np.searchsorted(self.known, [since, cutoff], side="right")
+            high = int(np.searchsorted(self.known, cutoff, side="right"))
+            low = 0
+            if period and high:
+                since = self.known[high - 1] - period * self.timedelta
+                low = int(np.searchsorted(self.known, since, side="right"))
             seen = _ranked("frequent", self.destination[low:high], self.known[low:high])
             self._popular[period, cutoff] = seen
         return self._popular[period, cutoff]

@@ -222,7 +222,8 @@ def test_popular_and_own_destinations_by_hand(tmp_path: Path) -> None:
     soon = int(pd.Timestamp("2019-03-20").timestamp())  # good 0 was asked for, but is not known
     assert past.own("recent", 0, soon).tolist() == [2]
     assert past.popular(1, 0, soon).tolist() == [1, 2]
-    assert past.popular(1, 0, end).tolist() == []
+    assert past.popular(1, 0, end).tolist() == [0]  # all of the last month that has labels
+    assert past.popular(1, 0, 0).tolist() == []
     answer = own_destinations(task, "frozen", 0)
     assert answer.test.value.tolist() == [[2, 0], [1, 2]]
     assert answer.config["chosen"].startswith("frequent")
