@@ -93,7 +93,6 @@ def aggregated(
     table: NumberTable,
     asked: Questions,
     windows: Sequence[Window],
-    threads: int,
 ) -> Features:
     """Counts, statistics of every column and the time since the last row, per window.
 
@@ -109,7 +108,8 @@ def aggregated(
     }
     wanted = list(_aggregates(way, table.columns, windows))
     values = np.tile(np.array([a.without for a in wanted], np.float32), (len(pairs), 1))
-    with duckdb.connect(config={"threads": threads}) as connection:
+    # with one thread floats are added up in one order, so that they come out the same every time
+    with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("asks", asks)
         connection.register("facts", pa.table({**facts, **cells}))
         for start in range(0, len(wanted), _AT_ONCE):

@@ -43,6 +43,8 @@ _SEARCHED: Mapping[str, tuple[float, ...]] = {
     "bagging_fraction": (0.5, 0.8, 1.0),
     "lambda_l2": (0.0, 1.0, 10.0, 100.0),
 }
+_BINS: Mapping[str, Any] = {"max_bin": 63, "feature_pre_filter": False, "verbosity": -1}
+_FEW = 2_000  # validation rows; of more one seed says enough
 _DRAW = 20_240_527  # of the search, the training rows and their cutoffs: the same for every seed
 
 
@@ -51,7 +53,7 @@ class BoostingConfig:
     """The search, and what it may cost."""
 
     trials: int = setting(10, ge=1, help="configurations tried on validation rows")
-    tries: int = setting(3, ge=1, help="seeds that each is tried with; their mean decides")
+    tries: int = setting(3, ge=1, help="seeds per configuration, if validation rows are few")
     rounds: int = setting(1000, ge=1, help="trees at most")
     patience: int = setting(50, ge=1, help="trees without a better validation score")
     rows: int = setting(50_000, ge=50, help="training rows at most, drawn at random")
@@ -202,11 +204,12 @@ def _search(task: Task, regime: Regime, config: BoostingConfig, aggregates: bool
     rng = np.random.default_rng(_DRAW)
     sign = 1.0 if higher_is_better(METRICS[task.task_type]) else -1.0
     tried: list[dict[str, Any]] = []
+    tries = config.tries if len(data.val.label) < _FEW else 1
 
     def attempt(params: Mapping[str, Any], cutoffs: str) -> None:
         fits = [
             _fit(task, data.train[cutoffs], data.val, {**params, "seed": seed}, config)
-            for seed in range(config.tries)
+            for seed in range(tries)
         ]
         mean = float(np.mean([fit.score for fit in fits]))
         tried.append({"params": dict(params), "cutoffs": cutoffs, "validation": mean})
@@ -244,24 +247,14 @@ def _booster(
         **_OBJECTIVES[task.task_type],
         **params,
         "bagging_freq": 1,
-        "max_bin": 63,
+        **_BINS,
         "num_threads": config.workers,
         "deterministic": True,
         "force_row_wise": True,
-        "feature_pre_filter": False,
-        "verbosity": -1,
     }
     if task.task_type == "multiclass_classification":
         given["num_class"] = task.outputs
-    labelled = ~np.isnan(val.label).any(axis=1)
-    names = train.features.names
-    categories = [i for i, name in enumerate(names) if name in train.features.categories]
-    fitted = lightgbm.Dataset(
-        train.features.values, train.label[:, c], categorical_feature=categories, params=given
-    )
-    held = lightgbm.Dataset(
-        val.features.values[labelled], val.label[labelled, c], reference=fitted, params=given
-    )
+    fitted, held = _binned(train, val, c)
     measured: dict[str, dict[str, list[float]]] = {}
     callbacks: list[Callable[..., Any]] = [
         lightgbm.early_stopping(config.patience, verbose=False),
@@ -272,6 +265,26 @@ def _booster(
     )
     curve = next(iter(measured["val"].values()))
     return booster, tuple((i + 1, float(value)) for i, value in enumerate(curve))
+
+
+@lru_cache(maxsize=4)
+def _binned(train: Split, val: Split, c: int) -> tuple[lightgbm.Dataset, lightgbm.Dataset]:
+    """Training and labelled validation rows as LightGBM wants them, which takes longer than a short
+    fit."""
+    labelled = ~np.isnan(val.label).any(axis=1)
+    names = train.features.names
+    categories = [i for i, name in enumerate(names) if name in train.features.categories]
+    fitted = lightgbm.Dataset(
+        train.features.values,
+        train.label[:, c],
+        categorical_feature=categories,
+        params=dict(_BINS),
+        free_raw_data=False,
+    )
+    held = lightgbm.Dataset(
+        val.features.values[labelled], val.label[labelled, c], reference=fitted, free_raw_data=False
+    )
+    return fitted, held
 
 
 def _predict(task: Task, boosters: tuple[lightgbm.Booster, ...], split: Split) -> Floats:

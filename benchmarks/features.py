@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +34,8 @@ _SPANS = 200  # windows of an autocomplete task, which has no timedelta: this pa
 class FeatureSource:
     """Where a task's features come from.
 
-    many: the ways to many rows, with the windows they are aggregated over. labels: (name, group
-    [N] of each row of the entity table, past labels by that group).
+    many: the ways to many rows, with the windows they are aggregated over, ``threads`` of them at
+    a time. labels: (name, group [N] of each row of the entity table, past labels by that group).
     """
 
     task: Task
@@ -51,15 +52,16 @@ class FeatureSource:
             own_columns(way, self.tables[way.table], asked, _is_asked_row(self.task, way))
             for way in self.single
         ]
-        parts += [
-            aggregated(way, self.tables[way.table], asked, windows, self.threads)
-            for way, windows in self.many
-        ]
+        with ThreadPoolExecutor(self.threads) as pool:
+            parts += pool.map(lambda one: self._aggregated(*one, asked), self.many)
         parts += [_label_features(name, group, of, asked) for name, group, of in self.labels]
         if self.labels:
             parts.append(_moment(asked))
             parts.append(_recent_rates(self.labels[0][2], asked, self.windows))
         return joined(parts)
+
+    def _aggregated(self, way: ManyRows, windows: tuple[Window, ...], asked: Questions) -> Features:
+        return aggregated(way, self.tables[way.table], asked, windows)
 
 
 def entity_source(task: Task) -> FeatureSource:

@@ -74,9 +74,9 @@ def outcomes(task: Task, rows: TaskRows) -> Floats:
     a class that no training row has); NaN where the label is not known."""
     if task.task_type != "multiclass_classification":
         return rows.label
-    one_hot = (rows.label == np.arange(len(task.classes))).astype(np.float64)
+    one_hot = np.equal(rows.label, np.arange(len(task.classes))).astype(np.float64)
     one_hot[~rows.labelled] = np.nan
-    return one_hot
+    return np.asarray(one_hot)
 
 
 def past_labels(task: Task, group: Ints | None = None) -> PastLabels:

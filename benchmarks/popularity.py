@@ -80,7 +80,7 @@ def popularity(task: Task, regime: Regime, seed: int) -> Answer:
 def own_destinations(task: Task, regime: Regime, seed: int) -> Answer:
     """The entity's own past destinations, filled up with popular ones."""
     past = past_destinations(task)
-    candidates = {
+    candidates: dict[str, Sequence[Rule]] = {
         f"{order} first, then {p} periods": [partial(past.own, order), *_popular(past, p)]
         for order in ORDERS
         for p in PERIODS

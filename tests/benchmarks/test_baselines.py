@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import baselines
@@ -172,3 +175,25 @@ def test_lightgbm_on_aggregates_reaches_what_is_published(real_data: Path) -> No
         for s in range(3)
     ]
     assert np.mean(tests) == pytest.approx(0.73, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_frozen_predictions_do_not_need_what_comes_later(real_data: Path, tmp_path: Path) -> None:
+    """With every row after the test timestamp deleted and the test labels turned round, LightGBM
+    gives the same predictions to the last bit."""
+    folder = shutil.copytree(real_data / "rel-f1", tmp_path / "rel-f1")
+    for path in (folder / "db").glob("*.parquet"):
+        frame = pd.read_parquet(path)
+        if "date" in frame:
+            kept = frame[frame["date"] <= "2010-01-01"]
+            assert (kept.index == np.arange(len(kept))).all()  # keys still count the rows
+            kept.to_parquet(path, index=False)
+    test = folder / "tasks" / "driver-dnf" / "test.parquet"
+    frame = pd.read_parquet(test)
+    frame["did_not_finish"] = 1 - frame["did_not_finish"]
+    frame.to_parquet(test, index=False)
+    both = [open_task(open_database(f), "driver-dnf") for f in (real_data / "rel-f1", folder)]
+    config = replace(QUICK, threads=3)
+    one, two = (lightgbm_aggregates(task, "frozen", 0, config=config).test for task in both)
+    assert one.value.tobytes() == two.value.tobytes()
