@@ -20,7 +20,7 @@ from rfm.files import publish
 _PACKAGES = (
     "rfm", "torch", "lightning", "torch-geometric", "transformers", "tokenizers", "relbench",
     "datasets", "omegaconf", "numba", "numpy", "pandas", "pyarrow", "safetensors", "wandb",
-    "huggingface-hub", "scikit-learn",
+    "huggingface-hub", "scikit-learn", "lightgbm", "duckdb",
 )  # fmt: skip
 
 
