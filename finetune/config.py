@@ -24,7 +24,7 @@ FREE = (
 
 
 def _optim() -> OptimConfig:
-    return OptimConfig(steps=300, lr=1e-3, warmup=20, ema=0.98)
+    return OptimConfig(steps=300, lr=5e-4, warmup=20, ema=0.98)
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,12 @@ class TuneConfig:
     stale: bool = setting(
         True, help="frozen: training rows see as old a database as validation rows do"
     )
-    val_every: int = setting(50, ge=1, help="steps between validations")
+    val_every: int = setting(25, ge=1, help="steps between validations")
     val_rows: int = setting(2000, ge=1, help="validation rows that choose the step, at most")
-    patience: int = setting(6, ge=0, help="validations without a better one to stop; 0: never")
+    patience: int = setting(8, ge=0, help="validations without a better one to stop; 0: never")
+    lrs: tuple[float, ...] = setting(
+        (5e-4, 2e-3), gt=0, help="learning rates of which the best on validation is kept; empty: lr"
+    )
     refit: bool = setting(False, help="train anew on train and val, for the best number of steps")
 
 
@@ -166,6 +169,7 @@ class KeepBest(Callback):
 
     @property
     def score(self) -> float:
+        """The best so far."""
         return max((score for _, score in self.curve), key=lambda s: self.sign * s)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

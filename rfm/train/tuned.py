@@ -58,6 +58,7 @@ def write_seed(
         "validation": tuned.validation,
         "test": tuned.test,
         "steps": tuned.steps,
+        "lr": tuned.lr,
         "seconds": tuned.seconds,
         "curve": tuned.curve,
         "checkpoint": checkpoint,

@@ -36,6 +36,7 @@ class Tuned:
     validation: float
     test: float
     steps: int
+    lr: float
     seconds: float
     curve: tuple[tuple[int, float], ...]
     predictions: dict[TaskSplit, Predictions]
@@ -64,24 +65,29 @@ def tune(
     """
     start = time.monotonic()
     task = sampler.attached.task
-    seed_everything(run.seed, verbose=False)
     before = trained_weights(model)
-    best = KeepBest(METRICS[task.task_type], run.tune.patience)
-    _fit(model, sampler, run, ["train"], run.optim.steps, loggers, best)
+    tried: list[tuple[Run, KeepBest]] = []
+    for lr in run.tune.lrs or (run.optim.lr,):
+        model.load_state_dict(before, strict=False)
+        with_lr = replace(run, optim=replace(run.optim, lr=lr))
+        best = KeepBest(METRICS[task.task_type], run.tune.patience)
+        _fit(model, sampler, with_lr, ["train"], run.optim.steps, loggers, best)
+        _log.info("lr %g: validation %s %.4f at step %d", lr, best.metric, best.score, best.step)
+        tried.append((with_lr, best))
+    run, best = max(tried, key=lambda one: one[1].sign * one[1].score)
     model.load_state_dict(best.weights, strict=False)
-    steps = best.step
     validation = _answer(model, sampler, "val", run.regime)
     if run.tune.refit:
-        _log.info("once more on train and val rows, %d steps", steps)
-        seed_everything(run.seed, verbose=False)
+        _log.info("once more on train and val rows, %d steps", best.step)
         model.load_state_dict(before, strict=False)
-        _fit(model, sampler, run, ["train", "val"], steps, loggers, None)
+        _fit(model, sampler, run, ["train", "val"], best.step, loggers, None)
     test = _answer(model, sampler, "test", run.regime)
     return Tuned(
         metric=best.metric,
         validation=score(task, "val", validation),
         test=score(task, "test", test),
-        steps=steps,
+        steps=best.step,
+        lr=run.optim.lr,
         seconds=time.monotonic() - start,
         curve=tuple(best.curve),
         predictions={"val": validation, "test": test},
@@ -104,6 +110,7 @@ def _fit(
     loggers: Sequence[Logger],
     best: KeepBest | None,
 ) -> None:
+    seed_everything(run.seed, verbose=False)
     task = sampler.attached.task
     stale = np.zeros(0, dtype=np.int64)
     if run.regime == "frozen" and run.tune.stale:
