@@ -24,17 +24,27 @@ from benchmarks import popularity, rules
 from benchmarks.answer import Answer
 from benchmarks.boosting import BoostingConfig, lightgbm_aggregates, lightgbm_entity
 from benchmarks.cells import Cell, cell_path, read_cell, write_cell
+from benchmarks.graphsage_scratch import graphsage
+from benchmarks.graphsage_train import GraphSAGESettings
 from benchmarks.intervals import interval
+from benchmarks.language_model import LanguageModelSettings, language_model
 from benchmarks.summary import Summary
 from rfm.config import run_command, setting
 from rfm.data.database import Database, SourceConfig, open_database
 from rfm.data.schema import read_kinds, suggest
-from rfm.data.task_rows import SPLITS
+from rfm.data.task_rows import SPLITS, TASK_TYPES, TaskType
 from rfm.data.tasks import Regime, Task, check_seed_times, open_task
 from rfm.eval.predictions import METRICS, score
 from rfm.train.run_dir import versions
 from rfm.train.trainer import quieten
 
+LINK_TYPES: tuple[TaskType, ...] = ("recommendation",)
+ENTITY_TYPES = tuple(kind for kind in TASK_TYPES if kind not in LINK_TYPES)
+LANGUAGE_TYPES: tuple[TaskType, ...] = (
+    "binary_classification",
+    "multiclass_classification",
+    "regression",
+)
 _log = logging.getLogger("rfm")
 
 
@@ -50,19 +60,21 @@ class BaselinesConfig:
     resamples: int = setting(1000, ge=10, help="of the 95% interval of a test score")
     data: SourceConfig = setting(factory=SourceConfig)
     boosting: BoostingConfig = setting(factory=BoostingConfig)
+    graphsage: GraphSAGESettings = setting(factory=GraphSAGESettings)
+    prompt: LanguageModelSettings = setting(factory=LanguageModelSettings)
 
 
 @dataclass(frozen=True)
 class Method:
-    """answer: (task, regime, seed) -> predictions, chosen on validation. recommends: it answers
-    recommendation tasks, else all others. by_chance: seeds differ."""
+    """answer: (task, regime, seed) -> predictions, chosen on validation. types: of the tasks that
+    it answers. by_chance: seeds differ."""
 
     answer: Callable[[Task, Regime, int], Answer]
-    recommends: bool = False
+    types: tuple[TaskType, ...] = ENTITY_TYPES
     by_chance: bool = False
 
     def fits(self, task: Task) -> bool:
-        return self.recommends == (task.task_type == "recommendation")
+        return task.task_type in self.types
 
 
 Job: TypeAlias = tuple[Task, Regime, str, int]
@@ -73,16 +85,22 @@ def all_methods(config: BaselinesConfig) -> dict[str, Method]:
     unseen = partial(rules.last_labels_or_unseen_rate, count=20)
     entity = partial(lightgbm_entity, config=config.boosting)
     aggregates = partial(lightgbm_aggregates, config=config.boosting)
-    return {
+    network = partial(graphsage, settings=config.graphsage)
+    methods = {
         "global constant": Method(rules.global_constant),
         "entity mean": Method(rules.entity_mean),
         "last 10 labels": Method(partial(rules.last_labels, count=10)),
         "last 20 labels or rate of the unseen": Method(unseen),
         "lightgbm entity": Method(entity, by_chance=True),
         "lightgbm aggregates": Method(aggregates, by_chance=True),
-        "popularity": Method(popularity.popularity, recommends=True),
-        "past destinations": Method(popularity.own_destinations, recommends=True),
+        "graphsage from scratch": Method(network, TASK_TYPES, by_chance=True),
+        "popularity": Method(popularity.popularity, LINK_TYPES),
+        "past destinations": Method(popularity.own_destinations, LINK_TYPES),
     }
+    if config.prompt.language_model:
+        ask = partial(language_model, settings=config.prompt)
+        methods["language model"] = Method(ask, LANGUAGE_TYPES)
+    return methods
 
 
 def run_baselines(config: BaselinesConfig) -> dict[str, Any]:

@@ -51,20 +51,24 @@ def refused(root: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err
 
 
+TINY = ("graphsage.epochs=1", "graphsage.width=8", "graphsage.column_width=4")
+
+
 @pytest.mark.parametrize("name", TYPES)
 def test_every_type_of_task_has_its_baselines(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    result, said = command(root, tmp_path, capsys, f"tasks=[market/{name}]", "seeds=2")
+    result, said = command(root, tmp_path, capsys, f"tasks=[market/{name}]", "seeds=2", *TINY)
     recommends = name == "buys"
-    methods = {"popularity", "past destinations"} if recommends else {
+    methods = {"graphsage from scratch"} | ({"popularity", "past destinations"} if recommends else {
         "global constant", "entity mean", "last 10 labels", "last 20 labels or rate of the unseen",
         "lightgbm entity", "lightgbm aggregates",
-    }  # fmt: skip
+    })  # fmt: skip
     cells = read_cells(tmp_path)
     assert {cell.method for cell in cells} == methods == {s["method"] for s in result["scores"]}
-    assert result["run"] == result["cells"] == len(cells) == (2 if recommends else 8)
-    assert {cell.seed for cell in cells if "lightgbm" not in cell.method} == {0}
+    assert result["run"] == result["cells"] == len(cells) == (4 if recommends else 10)
+    by_chance = {"lightgbm entity", "lightgbm aggregates", "graphsage from scratch"}
+    assert {cell.seed for cell in cells if cell.method not in by_chance} == {0}
     assert "lightgbm" not in str(methods) or "lightgbm entity" in said
     task = open_task(open_database(root / "market"), name)
     for cell in cells:
