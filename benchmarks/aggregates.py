@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.columns import BEGINNING, NumberColumn, NumberTable
-from benchmarks.past_labels import found_until
 from benchmarks.paths import ManyRows, OneRow
+from rfm.data.label_history import found_until
 from rfm.data.task_rows import Ints
 
 Floats32 = npt.NDArray[np.float32]

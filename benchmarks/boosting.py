@@ -22,8 +22,8 @@ from benchmarks.aggregates import Features, Questions
 from benchmarks.answer import Answer
 from benchmarks.choosing import predicted
 from benchmarks.features import FeatureSource, database_source, entity_source
-from benchmarks.past_labels import Floats
 from rfm.config import setting
+from rfm.data.label_history import Floats
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime, Task
 from rfm.eval.predictions import METRICS, higher_is_better, score

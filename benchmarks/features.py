@@ -19,8 +19,8 @@ from benchmarks.aggregates import (
     own_columns,
 )
 from benchmarks.columns import BEGINNING, NumberTable, number_tables
-from benchmarks.past_labels import Floats, PastLabels, found_until, past_labels
 from benchmarks.paths import ManyRows, OneRow, many_rows, single_rows
+from rfm.data.label_history import Floats, LabelHistory, found_until, label_history
 from rfm.data.task_rows import Ints
 from rfm.data.tasks import Task
 
@@ -42,7 +42,7 @@ class FeatureSource:
     tables: dict[str, NumberTable]
     single: tuple[OneRow, ...]
     many: tuple[tuple[ManyRows, tuple[Window, ...]], ...]
-    labels: tuple[tuple[str, Ints, PastLabels], ...]
+    labels: tuple[tuple[str, Ints, LabelHistory], ...]
     windows: tuple[Window, ...]
     threads: int
 
@@ -83,10 +83,10 @@ def database_source(task: Task, asked: Questions, budget: int, threads: int) -> 
         (way, affordable(way, asked, windows, budget))
         for way in many_rows(tables, task.entity_table)
     ]
-    labels = [("labels", np.arange(tables[task.entity_table].time.size), past_labels(task))]
+    labels = [("labels", np.arange(tables[task.entity_table].time.size), label_history(task))]
     if task.kind == "autocomplete":  # of one row there is one label, of its parents there are more
         labels += [
-            (f"{key} labels", group, past_labels(task, group))
+            (f"{key} labels", group, label_history(task, group))
             for key, group in tables[task.entity_table].parents.items()
         ]
     return FeatureSource(
@@ -124,7 +124,7 @@ def _moment(asked: Questions) -> Features:
     return Features(values, ("month", "days of staleness"))
 
 
-def _label_features(name: str, group: Ints, labels: PastLabels, asked: Questions) -> Features:
+def _label_features(name: str, group: Ints, labels: LabelHistory, asked: Questions) -> Features:
     """Count, age of the last, means of the last few and of all labels [n] seen by each question."""
     start, end = labels.visible(group[asked.entity], asked.cutoff)
     known = np.concatenate([labels.known, [0]])[np.maximum(end - 1, 0)]
@@ -141,7 +141,7 @@ def _label_features(name: str, group: Ints, labels: PastLabels, asked: Questions
     return Features(np.concatenate(values, axis=1).astype(np.float32), tuple(names))
 
 
-def _recent_rates(labels: PastLabels, asked: Questions, windows: tuple[Window, ...]) -> Features:
+def _recent_rates(labels: LabelHistory, asked: Questions, windows: tuple[Window, ...]) -> Features:
     """Mean label [n] of all entities, known within each window before the cutoff."""
     order = np.argsort(labels.known, kind="stable")
     known, nobody = labels.known[order], np.zeros(order.size, np.int64)

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.answer import Answer
 from benchmarks.choosing import best_on_validation, predicted
-from benchmarks.past_labels import Floats
+from rfm.data.label_history import Floats
 from rfm.data.task_rows import SPLITS, Ints, TaskSplit
 from rfm.data.tasks import Regime, Task
 

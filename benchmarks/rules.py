@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.answer import Answer
 from benchmarks.choosing import best_on_validation, predicted
-from benchmarks.past_labels import Floats, PastLabels, outcomes, past_labels
+from rfm.data.label_history import Floats, LabelHistory, label_history, outcomes
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime, Task
 
@@ -28,7 +28,7 @@ def global_constant(task: Task, regime: Regime, seed: int) -> Answer:
 def entity_mean(task: Task, regime: Regime, seed: int) -> Answer:
     """The mean of all visible labels of the entity; in a regression their median, if validation
     rows prefer it."""
-    labels, constant = past_labels(task), training_constant(task)
+    labels, constant = label_history(task), training_constant(task)
     ranges = {split: _visible(task, labels, split, regime) for split in ASKED}
     kinds = {"mean": labels.mean}
     if task.task_type == "regression":
@@ -43,7 +43,7 @@ def entity_mean(task: Task, regime: Regime, seed: int) -> Answer:
 
 def last_labels(task: Task, regime: Regime, seed: int, *, count: int) -> Answer:
     """The mean of the ``count`` most recent visible labels of the entity."""
-    labels, constant = past_labels(task), training_constant(task)
+    labels, constant = label_history(task), training_constant(task)
     values = {
         split: _filled(_last(task, labels, split, regime, count), constant) for split in ASKED
     }
@@ -57,7 +57,7 @@ def last_labels_or_unseen_rate(task: Task, regime: Regime, seed: int, *, count: 
     label either, had they been asked with the same staleness (seed time - cutoff): who is still
     unseen after three years has been around, who is unseen after a month is new.
     """
-    labels, constant = past_labels(task), training_constant(task)
+    labels, constant = label_history(task), training_constant(task)
     values = {}
     for split in ASKED:
         value = _last(task, labels, split, regime, count)
@@ -69,7 +69,7 @@ def last_labels_or_unseen_rate(task: Task, regime: Regime, seed: int, *, count: 
     return _answer(task, values, {"count": count})
 
 
-def unseen_rate(labels: PastLabels, cutoff: Ints, stale: Ints) -> Floats:
+def unseen_rate(labels: LabelHistory, cutoff: Ints, stale: Ints) -> Floats:
     """Mean outcome [m, C] of the labels known by cutoffs [m] of questions that would have seen no
     label of their own group, had they been asked ``stale`` [m] seconds late; NaN where there is
     none."""
@@ -93,11 +93,13 @@ def training_constant(task: Task) -> Floats:
     return np.asarray(middle(known, axis=0), dtype=np.float64)
 
 
-def _visible(task: Task, labels: PastLabels, split: TaskSplit, regime: Regime) -> tuple[Ints, Ints]:
+def _visible(
+    task: Task, labels: LabelHistory, split: TaskSplit, regime: Regime
+) -> tuple[Ints, Ints]:
     return labels.visible(task.rows(split).entity, task.cutoffs(split, regime))
 
 
-def _last(task: Task, labels: PastLabels, split: TaskSplit, regime: Regime, count: int) -> Floats:
+def _last(task: Task, labels: LabelHistory, split: TaskSplit, regime: Regime, count: int) -> Floats:
     start, end = _visible(task, labels, split, regime)
     return labels.mean(np.maximum(start, end - count), end)
 

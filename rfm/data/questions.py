@@ -128,8 +128,7 @@ class QuestionSampler:
         calendar = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
         parts = [np.stack([*calendar, np.log1p(behind.clip(min=0))], axis=1)]
         if self.past is not None:
-            row = questions.row - self.first_row
-            parts.append(self.past.features(row, questions.now, questions.cutoff))
+            parts.append(self.past.features(questions.entity, questions.now, questions.cutoff))
         return np.concatenate(parts, axis=1).astype(np.float32)
 
     def ask(self, splits: Sequence[TaskSplit], regime: Regime) -> Questions:

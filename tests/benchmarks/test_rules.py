@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks import rules
 from benchmarks.answer import Answer
-from benchmarks.past_labels import PastLabels, found_until, past_labels
 from benchmarks.popularity import own_destinations, past_destinations, popularity
 from rfm.data.database import open_database
+from rfm.data.label_history import LabelHistory, found_until, label_history
 from rfm.data.tasks import Task, open_task
 from rfm.eval.predictions import score
 from tests.benchmarks.task_folders import labels, write_tasks
@@ -33,19 +33,19 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def few() -> PastLabels:
+def few() -> LabelHistory:
     """Group 0 asked on days 0, 10, 40 with 1, 0, 1; group 3 on day 60 with 0; known 30 days on."""
     asked = np.array([0, 10, 40, 60]) * DAY
     outcome = np.array([[1.0], [0.0], [1.0], [0.0]])
-    return PastLabels(np.array([0, 0, 0, 3]), asked + 30 * DAY, asked, outcome)
+    return LabelHistory(np.array([0, 0, 0, 3]), asked + 30 * DAY, asked, outcome)
 
 
-def ranges(of: PastLabels, group: list[int], day: list[float]) -> list[tuple[int, int]]:
+def ranges(of: LabelHistory, group: list[int], day: list[float]) -> list[tuple[int, int]]:
     cutoff = (np.array(day) * DAY).astype(np.int64)
     return [(int(s), int(e)) for s, e in zip(*of.visible(np.array(group), cutoff), strict=True)]
 
 
-def test_a_label_is_seen_from_its_seed_time_plus_timedelta_on(few: PastLabels) -> None:
+def test_a_label_is_seen_from_its_seed_time_plus_timedelta_on(few: LabelHistory) -> None:
     assert ranges(few, [0, 0, 0, 0], [29.9, 30, 69.9, 70]) == [(0, 0), (0, 1), (0, 2), (0, 3)]
     assert ranges(few, [3, 3, 2, 9], [89, 90, 1000, 1000])[:2] == [(3, 3), (3, 4)]
     for group in (-1, 1, 2, 9):  # nobody's, others', and beyond the last
@@ -59,7 +59,7 @@ def test_ranges_of_nothing() -> None:
     assert start.tolist() == end.tolist() == [0, 0]
 
 
-def test_means_and_medians_of_ranges(few: PastLabels) -> None:
+def test_means_and_medians_of_ranges(few: LabelHistory) -> None:
     start, end = np.array([0, 1, 2, 4]), np.array([3, 3, 2, 4])
     assert few.mean(start, end)[:2, 0] == pytest.approx([2 / 3, 0.5])
     assert np.isnan(few.mean(start, end)[2:]).all()
@@ -71,15 +71,15 @@ def test_a_mean_does_not_depend_on_labels_of_others() -> None:
     rng = np.random.default_rng(0)
     group, known = np.repeat([0, 1], 50), np.tile(np.arange(50), 2)
     outcome = rng.normal(0, 1e6, (100, 1))
-    one = PastLabels(group, known, known, outcome)
+    one = LabelHistory(group, known, known, outcome)
     outcome = outcome.copy()
     outcome[:50] *= 1e9
-    other = PastLabels(group, known, known, outcome)
+    other = LabelHistory(group, known, known, outcome)
     asked = np.array([60]), np.array([97])
     assert one.mean(*asked).tobytes() == other.mean(*asked).tobytes()
 
 
-def test_the_rate_of_the_unseen_is_of_those_as_stale(few: PastLabels) -> None:
+def test_the_rate_of_the_unseen_is_of_those_as_stale(few: LabelHistory) -> None:
     """Group 0's first label was known on day 30, group 3's on day 90: with no staleness the
     questions of days 0, 10 and 60 saw nothing, 20 days late the one of day 40 neither."""
     cutoff = np.array([200, 200, 70, 29]) * DAY
@@ -247,7 +247,7 @@ def test_published_rules_are_reproduced(real_data: Path) -> None:
     last = [rules.last_labels(task, "rolling", 0, count=10) for task in (dnf, top3)]
     assert score(dnf, "test", last[0].test) == pytest.approx(0.8139, abs=0.0005)
     assert score(top3, "test", last[1].test) == pytest.approx(0.886, abs=0.0005)
-    labelled = past_labels(dnf)
+    labelled = label_history(dnf)
     seen = labelled.visible(dnf.rows("test").entity, dnf.cutoffs("test", "rolling"))
     assert int((seen[0] == seen[1]).sum()) == 21
     last[0].test.value[seen[0] == seen[1]] = 0.7

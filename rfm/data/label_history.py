@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class PastLabels:
+class LabelHistory:
     """Known labels, sorted by group and then by when they were known.
 
     group [n]: what they are labels of, such as the entity. known [n], asked [n]: unix seconds, when
@@ -79,7 +79,7 @@ def outcomes(task: Task, rows: TaskRows) -> Floats:
     return np.asarray(one_hot)
 
 
-def past_labels(task: Task, group: Ints | None = None) -> PastLabels:
+def label_history(task: Task, group: Ints | None = None) -> LabelHistory:
     """The labels of all splits.
 
     Args:
@@ -93,4 +93,4 @@ def past_labels(task: Task, group: Ints | None = None) -> PastLabels:
     owner = entity if group is None else group[entity]
     keep = ~np.isnan(outcome).any(axis=1) & (owner >= 0)
     order = np.flatnonzero(keep)[np.lexsort((asked[keep], owner[keep]))]
-    return PastLabels(owner[order], asked[order] + task.timedelta, asked[order], outcome[order])
+    return LabelHistory(owner[order], asked[order] + task.timedelta, asked[order], outcome[order])
