@@ -23,9 +23,10 @@ from rfm.nn.backbone import BackboneConfig
 from rfm.nn.heads import HeadConfig
 from rfm.nn.model import RelationalModel
 from rfm.train.build import build_model
-from rfm.train.finetuner import choose_parts, decide_parts
+from rfm.train.finetuner import Parts, choose_parts, decide_parts, head_config
 from rfm.train.optim import OptimConfig, make_tuning_optimizer
 from rfm.train.tuning import validation_rows
+from tests.asked import ask
 from tests.task_folders import ONE_OF_EACH_TYPE, TASKS
 from tests.tiny_tuning import predicted, tune_task, tuned_weights
 
@@ -280,6 +281,24 @@ def test_weights_decay_towards_where_they_began() -> None:
     for _ in range(500):
         optimizer.step()
     torch.testing.assert_close(layer.weight, torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_TYPE)
+@pytest.mark.parametrize("parts", ["all", "graph", "head"])
+@pytest.mark.parametrize("reads", [True, False])
+def test_whatever_is_trained_gets_a_gradient(
+    task_shop: Path, task_cache: Path, name: str, parts: Parts, reads: bool
+) -> None:
+    """Several processes wait for the gradients of all parameters that are trained."""
+    asker = ask(task_shop, name, task_cache)
+    model = build_model(BackboneConfig(), asker.tokenizer, 40, compiled=False)
+    model.add_head(head_config(asker.sampler, reads))
+    choose_parts(model, parts)
+    batch = asker.training(np.zeros(0, np.int64), 1)[0]
+    model.head.losses(model.backbone(batch), batch).mean().backward()
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    assert not [n for n, p in trained if p.grad is None]
+    assert any(n.startswith("heads.") for n, _ in trained)
 
 
 def test_what_no_task_asks_for_is_never_trained(checkpoint: Path) -> None:
