@@ -175,8 +175,10 @@ def _window_frames(tables: Mapping[str, pd.DataFrame]) -> tuple[Frames, Frames]:
 
 
 def _next_frames(tables: Mapping[str, pd.DataFrame]) -> Frames:
-    """The products that each customer orders within 60 days."""
+    """The products that each customer orders within 60 days; as RelBench has it, those that are
+    there by the test timestamp."""
     sold = tables["items"].merge(tables["orders"], left_on="order", right_on="id")
+    sold = sold[sold["product"].isin(tables["products"].query("listed <= @TEST")["id"])]
     frames = {}
     for split, moments in _moments(tables, 60, 1).items():
         rows = []

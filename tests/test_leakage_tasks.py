@@ -18,12 +18,13 @@ from rfm.data.graph import STATIC
 from rfm.data.questions import NUM_CALENDAR
 from rfm.data.store import Serialisation, column_entry
 from rfm.data.task_rows import SPLITS, TaskSplit
-from rfm.data.tasks import Regime
+from rfm.data.tasks import Regime, Task
 from tests.asked import AnyBatch, ask, known_rows
 from tests.batches import bits, differing, shown_rows
 from tests.shop import TEST_SECONDS, VAL_SECONDS
-from tests.task_folders import TASKS
+from tests.task_folders import ONE_OF_EACH_TYPE, TASKS
 from tests.task_noise import noisy_task, replace_labels
+from tests.tiny_tuning import predicted, tune_task
 
 every_task = pytest.mark.parametrize("name", sorted(TASKS))
 ANSWERS = (".label", ".positive")
@@ -163,16 +164,11 @@ def test_hidden_columns_change_nothing(
     tmp_path: Path, task_shop: Path, task_cache: Path, name: str, serialisation: Serialisation
 ) -> None:
     before = ask(task_shop, name, task_cache, serialisation=serialisation)
-    folder, rng = tmp_path / "shop", np.random.default_rng(0)
+    folder = tmp_path / "shop"
     shutil.copytree(task_shop, folder)
     hidden = before.task.hidden
     assert len(hidden) >= 1
-    for table, column in hidden:
-        path = folder / "db" / f"{table}.parquet"
-        frame = pd.read_parquet(path)
-        keys = before.task.database.tables[table].foreign_keys
-        frame[column] = hidden_noise(rng, frame[column], column in keys)
-        frame.to_parquet(path, index=False)
+    hide_by_noise(before.task, folder)
     after = ask(folder, name, task_cache, before.tokenizer, serialisation)
     for table, column in hidden:
         assert column not in after.attached.database.kinds[table]
@@ -185,6 +181,17 @@ def test_hidden_columns_change_nothing(
         for regime in ("frozen", "rolling"):
             x, y = (a.batches(a.asked(split, regime)) for a in (before, after))
             assert [differing(p, q) for p, q in zip(x, y, strict=True)] == [[]] * len(x)
+
+
+def hide_by_noise(task: Task, folder: Path) -> None:
+    """Replace the content of the task's hidden columns in a copy of its database."""
+    rng = np.random.default_rng(0)
+    for table, column in task.hidden:
+        path = folder / "db" / f"{table}.parquet"
+        frame = pd.read_parquet(path)
+        keys = task.database.tables[table].foreign_keys
+        frame[column] = hidden_noise(rng, frame[column], column in keys)
+        frame.to_parquet(path, index=False)
 
 
 def hidden_noise(rng: np.random.Generator, values: Any, key: bool) -> Any:
@@ -275,3 +282,31 @@ def test_the_frozen_test_cutoff_is_that_of_relbench(
     assert np.array_equal(rolling.cutoff, asker.task.rows("test").time)
     train = asker.asked("train", "frozen")
     assert np.array_equal(train.cutoff, asker.task.rows("train").time)
+
+
+@pytest.mark.usefixtures("no_trace")
+@pytest.mark.parametrize("name", ONE_OF_EACH_TYPE)
+def test_a_tuned_model_predicts_the_same_whatever_comes_after_the_test_timestamp(
+    tmp_path: Path, task_shop: Path, task_cache: Path, name: str
+) -> None:
+    noisy = tmp_path / "noise" / "shop"
+    noisy_task(task_shop, noisy, name, TEST_SECONDS, in_split("test"))
+    for run, folder in (("a", task_shop), ("b", noisy)):
+        tune_task(folder, name, task_cache, tmp_path / run, "regime=frozen")
+    for split in ("val", "test"):
+        a, b = (predicted(tmp_path / run, split).map(str) for run in ("a", "b"))
+        assert a.equals(b)
+
+
+@pytest.mark.usefixtures("no_trace")
+@pytest.mark.parametrize("name", ["spend", "rating", "status"])
+def test_a_tuned_model_predicts_the_same_whatever_is_hidden(
+    tmp_path: Path, task_shop: Path, task_cache: Path, name: str
+) -> None:
+    """The vocabulary included, which is made of this database alone."""
+    shutil.copytree(task_shop, tmp_path / "shop")
+    hide_by_noise(ask(task_shop, name, task_cache).task, tmp_path / "shop")
+    for run, folder in (("a", task_shop), ("b", tmp_path / "shop")):
+        tune_task(folder, name, task_cache, tmp_path / run)
+    a, b = (predicted(tmp_path / run).map(str) for run in ("a", "b"))
+    assert a.equals(b)

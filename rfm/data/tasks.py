@@ -247,10 +247,14 @@ def _hidden(
 
 
 def _seconds(delta: str | pd.Timedelta, path: Path) -> int:
+    """A label that is known when it is asked for would answer itself."""
     try:
-        return int(pd.Timedelta(delta).total_seconds())
+        seconds = int(pd.Timedelta(delta).total_seconds())
     except ValueError:
-        raise ValueError(f"{path}: timedelta is {delta!r}, wanted such as '30 days'") from None
+        seconds = 0
+    if seconds < 1:
+        raise ValueError(f"{path}: timedelta is {delta!r}, wanted such as '30 days'")
+    return seconds
 
 
 def check_seed_times(task: Task, first_time: int, splits: Mapping[TaskSplit, TaskRows]) -> None:

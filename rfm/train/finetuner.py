@@ -18,7 +18,7 @@ from rfm.data.task_rows import Ints
 from rfm.data.tasks import Task
 from rfm.eval.predict import Answerer, Asked
 from rfm.eval.predictions import higher_is_better, score_rows
-from rfm.nn.heads import HeadConfig
+from rfm.nn.heads import HeadConfig, LinkHead
 from rfm.nn.model import RelationalModel
 from rfm.train.optim import OptimConfig, make_schedule, make_tuning_optimizer
 
@@ -114,12 +114,18 @@ class Finetuner(LightningModule):
 
 
 def choose_parts(model: RelationalModel, parts: Parts) -> None:
-    """Let only these parts be trained; never what no task asks for: the decoder, the objectives."""
+    """Let only these parts be trained; never what the task does not ask for: the decoder, the
+    objectives. Several processes would wait for gradients that never come."""
     model.train().requires_grad_(False)
     model.head.requires_grad_(True)
+    head = model.head
+    if isinstance(head, LinkHead):
+        head.link.popularity.requires_grad_(False)  # ``seen`` has it
     if parts == "head":
         return
     model.backbone.requires_grad_(True)
+    if isinstance(head, LinkHead) or not head.config.reads:
+        model.backbone.cell_attention.requires_grad_(False)  # no mask reads anything
     row_encoder = model.backbone.row_encoder
     row_encoder.bart.decoder.requires_grad_(False)
     row_encoder.bart.shared.requires_grad_(True)  # the decoder's, too
