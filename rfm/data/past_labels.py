@@ -27,10 +27,11 @@ class PastLabels:
     def __init__(self, attached: AttachedTask, center: float, scale: float) -> None:
         """
         Args:
-            center, scale: of a regression's training labels.
+            center, scale: of a regression's training labels; of other types they mean nothing.
         """
         task, database = attached.task, attached.database
-        self.center, self.scale = center, scale
+        regression = task.task_type == "regression"
+        self.center, self.scale = (center, scale) if regression else (0.0, 1.0)
         self.timedelta = task.timedelta
         everyone = np.arange(database.tables[task.entity_table].num_rows)
         self.groups = [

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
-from rfm.data.attach import KNOWN, attach_task, hide_columns
+from rfm.data.attach import KNOWN, attach_task, visible_database
 from rfm.data.checks import check_database
 from rfm.data.database import open_database
 from rfm.data.task_rows import SPLITS
@@ -106,7 +106,7 @@ def test_entity_cells(task_shop: Path, tmp_path: Path) -> None:
 @every_task
 def test_hidden_columns_are_gone(task_shop: Path, tmp_path: Path, name: str) -> None:
     task = open_task(open_database(task_shop), name)
-    for database in (attach_task(task, tmp_path).database, hide_columns(task)):
+    for database in (attach_task(task, tmp_path).database, visible_database(task)):
         for table, column in task.hidden:
             assert column not in database.tables[table].columns
             assert column not in database.tables[table].foreign_keys

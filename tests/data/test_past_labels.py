@@ -15,7 +15,7 @@ import pytest
 
 from rfm.data.batch import NUM_SEEN_FEATURES, RecommendBatch
 from rfm.data.past_labels import PastLabels
-from rfm.data.questions import Questions
+from rfm.data.questions import NUM_CALENDAR, Questions
 from rfm.data.task_rows import SPLITS
 from rfm.data.tasks import Regime, Task
 from tests.asked import CENTER, SCALE, Asker, ask
@@ -77,10 +77,16 @@ def expected(
     for column, key in keys.items():
         mine = [x for x in known if key >= 0 and x.keys[column] == key]
         for last in (mine[-3:], mine[-10:], mine):
-            out += smoothed(last, overall)
+            out += [a - b for a, b in zip(smoothed(last, overall), overall, strict=True)]
         age = max(0.0, (now - mine[-1].known) / delta) if mine else 0.0
         out += [math.log1p(len(mine)), math.log1p(age)]
-    return [*out, *overall, math.log1p(max(0.0, (now - cutoff) / delta))]
+    return [*calendar(now), math.log1p(max(0.0, (now - cutoff) / delta)), *out]
+
+
+def calendar(now: int) -> list[float]:
+    """Time of year and of week."""
+    angles = [2 * math.pi * (now / 86400 % period) / period for period in (365.2425, 7)]
+    return [wave(angle) for angle in angles for wave in (math.sin, math.cos)]
 
 
 @pytest.mark.parametrize("name", ENTITY_TASKS)
@@ -95,7 +101,7 @@ def test_past_labels_are_those_of_the_reference(
         for regime in ("frozen", "rolling"):
             asked = asker.asked(split, regime)
             for batch in asker.batches(asked):
-                for i, past in zip(batch.question.tolist(), batch.past.numpy(), strict=True):
+                for i, past in zip(batch.question.tolist(), batch.told.numpy(), strict=True):
                     local = int(asked.row[i]) - asker.sampler.first_row
                     keys = {c: -1 if k is None else int(k) for c, k in rows[local].items()}
                     delta = asker.task.timedelta
@@ -108,7 +114,7 @@ def test_past_labels_are_those_of_the_reference(
                         np.testing.assert_allclose(
                             past[at], np.array(wanted)[at], rtol=2e-5, atol=1e-6
                         )
-                    told += int(past[:-1].any())
+                    told += int(past[NUM_CALENDAR:].any())
     assert told > 20
 
 
@@ -116,7 +122,7 @@ def settled(keys: int, outputs: int) -> list[int]:
     """Features that do not depend on the order of labels that are known at once."""
     width = 3 * outputs + 2
     own = [k * width + i for k in range(keys) for i in range(2 * outputs, width)]
-    return [*own, *range(keys * width, keys * width + outputs + 1)]
+    return [*range(NUM_CALENDAR), *(NUM_CALENDAR + i for i in own)]
 
 
 def test_the_width_is_that_of_the_features(task_shop: Path, task_cache: Path) -> None:
@@ -126,14 +132,14 @@ def test_the_width_is_that_of_the_features(task_shop: Path, task_cache: Path) ->
         row, now = np.arange(3), np.full(3, 1_600_000_000)
         assert past.features(row, now, now).shape == (3, past.width)
         assert past.features(row[:0], now[:0], now[:0]).shape == (0, past.width)
-        assert asker.sampler.tell_past(0.0, 1.0) == past.width
+        assert asker.sampler.tell(0.0, 1.0) == NUM_CALENDAR + past.width
 
 
-def test_without_history_nothing_is_told(task_shop: Path, task_cache: Path) -> None:
+def test_without_history_the_calendar_alone_is_told(task_shop: Path, task_cache: Path) -> None:
     asker = ask(task_shop, "buys", task_cache, history=0)
-    assert asker.sampler.tell_past(0.0, 1.0) == 0
+    assert asker.sampler.tell(0.0, 1.0) == NUM_CALENDAR
     asked = asker.asked("test", "rolling")
-    assert asker.batches(asked)[0].past.shape == (16, 0)
+    assert asker.batches(asked)[0].told.shape == (16, NUM_CALENDAR)
     for i in (0, 30):
         assert asker.own_rows(asker.component(asked, i)[1].row).size == 1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rfm.data.questions import AskedQuestions, QuestionConfig, TrainingQuestions
+from rfm.data.questions import NUM_CALENDAR, AskedQuestions, QuestionConfig, TrainingQuestions
 from rfm.data.serialise import ROLE_MASK
 from rfm.data.task_rows import SPLITS
 from tests.asked import ask, known_rows
@@ -94,8 +94,8 @@ def test_stale_training_questions_see_less(task_shop: Path, task_cache: Path, na
     )
     rows = [sum(t[i].row.numel() for i in range(6)) for t in (fresh, old)]
     assert rows[1] < rows[0]
-    # the last feature: how long before the question the cutoff is
-    ages = np.concatenate([old[i].past[:, -1].numpy() for i in range(6)])
+    # the last of the calendar: how long before the question the cutoff is
+    ages = np.concatenate([old[i].told[:, NUM_CALENDAR - 1].numpy() for i in range(6)])
     allowed = np.log1p(np.unique(stale) / task.timedelta)
     assert all(np.isclose(age, allowed, rtol=1e-4).any() for age in ages)
     assert np.unique(ages).size > 3

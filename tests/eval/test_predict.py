@@ -38,8 +38,8 @@ def answers(
 ) -> np.ndarray:
     sampler = open_questions(model, asker.task, config, cache, cached)
     assert (sampler.cache is not None) == cached
-    if model.head.config.past:
-        sampler.tell_past(model.head.config.center, model.head.config.scale)
+    if model.head.config.told:
+        sampler.tell(model.head.config.center, model.head.config.scale)
     return predict(model, ask_all(sampler, sampler.ask(["test"], "rolling")))
 
 

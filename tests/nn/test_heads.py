@@ -14,7 +14,7 @@ from rfm.data.batch import NUM_SEEN_FEATURES
 from rfm.nn.backbone import States
 from rfm.nn.heads import EntityHead, HeadConfig, LinkHead, make_head
 
-WIDTH, SIZE, PAST = 16, 5, 7
+WIDTH, SIZE, TOLD = 16, 5, 7
 
 
 class Told:
@@ -39,12 +39,12 @@ def noisy(head: torch.nn.Module) -> Any:
 
 
 def config(kind: Any, outputs: int = 1, **more: Any) -> HeadConfig:
-    return HeadConfig("shop/x", kind, outputs, past=PAST, **more)
+    return HeadConfig("shop/x", kind, outputs, told=TOLD, **more)
 
 
 def batch(label: torch.Tensor) -> Any:
-    past = torch.randn(SIZE, PAST, generator=torch.Generator().manual_seed(9))
-    return Told(num_seeds=SIZE, past=past, label=label)
+    told = torch.randn(SIZE, TOLD, generator=torch.Generator().manual_seed(9))
+    return Told(num_seeds=SIZE, told=told, label=label)
 
 
 CASES = {
@@ -145,11 +145,11 @@ def test_without_reads_only_the_node_counts() -> None:
     assert not torch.equal(head(told, asked), head(replace(told, node=told.node.flip(1)), asked))
 
 
-def test_no_past_at_all() -> None:
+def test_nothing_told_at_all() -> None:
     head = noisy(EntityHead(WIDTH, HeadConfig("shop/x", "binary_classification", 1)))
-    asked = Told(num_seeds=SIZE, past=torch.zeros(SIZE, 0), label=torch.ones(SIZE, 1))
+    asked = Told(num_seeds=SIZE, told=torch.zeros(SIZE, 0), label=torch.ones(SIZE, 1))
     assert head.losses(states(SIZE), asked).isfinite().all()
-    none = Told(num_seeds=0, past=torch.zeros(0, 0), label=torch.zeros(0, 1))
+    none = Told(num_seeds=0, told=torch.zeros(0, 0), label=torch.zeros(0, 1))
     assert head.answers(states(0), none).shape == (0, 1)
 
 
