@@ -82,10 +82,10 @@ def environment() -> dict[str, str]:
     return {**kept, **fixed}
 
 
-def command(*argv: str, ranks: int = 1) -> list[str]:
+def command(*argv: str, ranks: int = 1, module: str = "pretrain") -> list[str]:
     """``python -m pretrain`` or, with several ranks, ``torchrun ... -m pretrain``."""
     if ranks == 1:
-        return [sys.executable, "-m", "pretrain", *argv]
+        return [sys.executable, "-m", module, *argv]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return [*launcher, f"--nproc_per_node={ranks}", "-m", "pretrain", *argv]
 

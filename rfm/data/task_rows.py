@@ -145,6 +145,8 @@ def _labels(values: pd.Series[Any], columns: Columns, where: str) -> npt.NDArray
         names = [np.nan if pd.isna(v) else number.get(_class_name(v), -1.0) for v in values]
         return np.array(names, dtype=np.float64)[:, None]
     try:
+        if values.dtype.kind in "mM":
+            raise TypeError(values.dtype)
         label = pd.to_numeric(values).to_numpy("float64", na_value=np.nan)
     except (TypeError, ValueError):
         raise ValueError(

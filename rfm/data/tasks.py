@@ -88,7 +88,14 @@ class Task:
         """Of a multiclass task, those that training rows have; of others none."""
         if self.task_type != "multiclass_classification":
             return ()
-        return class_names(read_frame(self.path("train"), [self.target])[self.target])
+        values = read_frame(self.path("train"), [self.target])[self.target]
+        try:
+            return class_names(values)
+        except TypeError as error:
+            raise ValueError(
+                f"{self.path('train')}: {self.target} is of type {values.dtype} (e.g. "
+                f"{values.dropna().iloc[0]!r}), wanted one class per row, all of one type: {error}"
+            ) from None
 
     @property
     def outputs(self) -> int:
@@ -263,9 +270,9 @@ def check_seed_times(task: Task, first_time: int, splits: Mapping[TaskSplit, Tas
     Raises:
         ValueError: if all rows of a split are.
     """
-    start = pd.Timestamp(first_time, unit="s")
     for split, rows in splits.items():
         before = int((rows.time < first_time).sum())
+        start = pd.Timestamp(first_time, unit="s") if before else pd.NaT
         if before == len(rows):
             raise ValueError(
                 f"{task.path(split)}: every seed time is before {start}, the first row of "

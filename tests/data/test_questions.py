@@ -12,7 +12,9 @@ from rfm.data.serialise import ROLE_MASK
 from rfm.data.task_rows import SPLITS
 from tests.asked import ask, known_rows
 from tests.batches import differing
+from tests.shop import TEST_SECONDS
 from tests.task_folders import TASKS
+from tests.task_noise import noisy_task
 
 ENTITY_TASKS = [name for name, spec in TASKS.items() if spec["task_type"] != "recommendation"]
 
@@ -133,3 +135,20 @@ def test_children_per_hop() -> None:
     assert config.per_hop(1) == (0,)
     assert config.per_hop(2) == (0, 8)
     assert config.per_hop(4) == (0, 8, 2, 0)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="graph=false copies the cells of entities that are not there yet"
+)
+def test_no_graph_sees_no_entity_of_the_future(
+    tmp_path: Path, task_shop: Path, task_cache: Path
+) -> None:
+    """Products that are listed after the moment at which they are asked for."""
+    before = ask(task_shop, "tags", task_cache, graph=False)
+    noisy_task(
+        task_shop, tmp_path / "shop", "tags", TEST_SECONDS,
+        lambda split, time: np.full(time.size, split == "test"),
+    )  # fmt: skip
+    after = ask(tmp_path / "shop", "tags", task_cache, before.tokenizer, graph=False)
+    for a, b in zip(*(x.batches(x.asked("test", "frozen")) for x in (before, after)), strict=True):
+        assert differing(a, b) == [".label"]
