@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
@@ -77,6 +78,10 @@ def attach_task(task: Task, cache: Path, entity_cells: bool = False) -> Attached
         copied = _entity_columns(
             entity, columns, np.asarray(columns[task.entity_column]), task.kind == "autocomplete"
         )
+        if task.kind != "autocomplete":
+            asked = np.concatenate([r.time[o] for r, o in zip(rows, owner, strict=True)])
+            late = database.times(entity.name)[np.asarray(columns[task.entity_column])] > asked
+            copied = {c: pc.if_else(pa.array(late), None, cells) for c, cells in copied.items()}
         columns |= copied
         keys |= {c: parent for c, parent in entity.foreign_keys.items() if c in copied}
         kinds |= {c: task.database.kinds[entity.name][c] for c in copied if c not in keys}

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from rfm.config import setting
 from rfm.data.assemble import question_batch
-from rfm.data.attach import AttachedTask
+from rfm.data.attach import KNOWN, AttachedTask
 from rfm.data.batch import TaskBatch
 from rfm.data.cached import RowStates
 from rfm.data.draws import MaskedDraw
@@ -100,9 +100,12 @@ class QuestionSampler:
         table = store.tables[number]
         names = [column.name for column in table.columns]
         # when the label will be known says nothing but when is asked, which ages say better
-        self.fate = np.where(table.is_time, REMOVED, VISIBLE).astype(np.uint8)
+        self.fate = np.where([name == KNOWN for name in names], REMOVED, VISIBLE).astype(np.uint8)
         if attached.label in names:
             self.fate[names.index(attached.label)] = MASKED
+        self.is_copied = self.fate == VISIBLE  # of the entity
+        entity = [table.name for table in store.tables].index(attached.task.entity_table)
+        self.first_entity = int(store.graph.table_start[entity])
         per_hop = config.per_hop(hops)
         history = [config.history if n else 0 for n in per_hop]
         keys = attached.database.tables[attached.table].foreign_keys
@@ -147,6 +150,16 @@ class QuestionSampler:
             destination=np.concatenate([r.destination for r in rows]),
         )
 
+    def fates(self, questions: Questions) -> npt.NDArray[np.uint8]:
+        """[n, columns]: what becomes of each question's cells. Those that it has of its entity are
+        out of sight where the entity is; but an autocomplete's question is that row itself."""
+        fate = np.tile(self.fate, (len(questions), 1))
+        if self.attached.task.kind != "autocomplete":
+            entity = self.first_entity + questions.entity
+            there = np.asarray(self.store.graph.row_time[entity]) <= questions.cutoff
+            fate[~there[:, None] & self.is_copied] = REMOVED
+        return fate
+
     def batch(self, asked: Questions, number: Ints, key: int) -> TaskBatch:
         """The questions of these numbers [S] among all that are asked.
 
@@ -158,7 +171,7 @@ class QuestionSampler:
         seeds = Seeds.at(questions.row, questions.cutoff)
         config = self.config
         graph = sample(self.store.graph, seeds, self.fan_out, config.strategy, config.max_rows, key)
-        draw = MaskedDraw(seeds, graph, np.tile(self.fate, (len(questions), 1)))
+        draw = MaskedDraw(seeds, graph, self.fates(questions))
         batch = question_batch(
             self.source, draw, questions.now, self.ids, self.budget, key, self.cache
         )

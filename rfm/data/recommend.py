@@ -84,7 +84,7 @@ class RecommendSampler(QuestionSampler):
         )
         batch = question_batch(
             self.source,
-            MaskedDraw(queries, query_graph, np.tile(self.fate, (number.size, 1))),
+            MaskedDraw(queries, query_graph, self.fates(asked.take(number))),
             np.full(number.size, now),
             self.ids,
             self.budget,

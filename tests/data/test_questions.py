@@ -137,9 +137,6 @@ def test_children_per_hop() -> None:
     assert config.per_hop(4) == (0, 8, 2, 0)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="graph=false copies the cells of entities that are not there yet"
-)
 def test_no_graph_sees_no_entity_of_the_future(
     tmp_path: Path, task_shop: Path, task_cache: Path
 ) -> None:
