@@ -118,7 +118,7 @@ def test_a_second_call_does_nothing_and_more_seeds_go_on(
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ("optim.lr=0.5", "optim.lr: was 0.001, now 0.5"),
+        ("optim.lr=0.5", r"optim.lr: was [0-9.e-]+, now 0.5"),
         ("regime=rolling", "regime: was 'frozen', now 'rolling'"),
         ("question.history=0", "question.history"),
     ],
