@@ -24,7 +24,7 @@ from rfm.data.targets import Source, TokenBudget
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime
 
-_STREAM = 10
+_STREAM = 3
 _SECONDS_PER_DAY = 86_400.0
 _PERIODS = (365.2425, 7.0)  # days
 NUM_CALENDAR = 2 * len(_PERIODS) + 1
@@ -183,21 +183,12 @@ class QuestionSampler:
         )
 
 
-def stale_questions(questions: Questions, stale: Ints, seed: int | Sequence[int]) -> Questions:
-    """The same questions, each with a cutoff that lies one of ``stale`` [m] seconds, drawn at
-    random, before its seed time; where there are none, as they are."""
-    if not stale.size:
-        return questions
-    drawn = np.random.default_rng(seed).choice(stale, len(questions))
-    return replace(questions, cutoff=np.minimum(questions.cutoff, questions.now - drawn))
-
-
 class TrainingQuestions(Dataset[TaskBatch]):
     """Endless training batches by index: a new order of the labelled questions in every epoch.
 
     Args:
-        stale: see ``stale_questions``: so that questions look like those of a frozen validation
-            split; drawn anew for every batch.
+        stale: seconds; where there are any, each question's cutoff lies one of them, drawn at
+            random, before its seed time: so that it looks like those of a frozen validation split.
     """
 
     def __init__(
@@ -215,9 +206,14 @@ class TrainingQuestions(Dataset[TaskBatch]):
                 for epoch in np.unique(place // n)
             ]
         )
-        asked = stale_questions(self.questions, self.stale, [self.seed, _STREAM, index])
-        key = int(np.random.default_rng([self.seed, _STREAM + 2, index]).integers(1, 2**62))
-        return self.sampler.batch(asked, at, key)
+        rng = np.random.default_rng([self.seed, _STREAM, index])
+        asked = self.questions
+        if self.stale.size:
+            late = asked.now[at] - rng.choice(self.stale, at.size)
+            cutoff = asked.cutoff.copy()
+            cutoff[at] = np.minimum(cutoff[at], late)
+            asked = replace(asked, cutoff=cutoff)
+        return self.sampler.batch(asked, at, int(rng.integers(1, 2**62)))
 
     def _order(self, epoch: int) -> Ints:
         return np.random.default_rng([self.seed, _STREAM + 1, epoch]).permutation(

@@ -12,19 +12,17 @@ from lightning import seed_everything
 from lightning.pytorch.loggers import Logger
 
 from rfm.data.datamodule import BatchData
-from rfm.data.questions import QuestionSampler, TrainingQuestions, stale_questions
+from rfm.data.questions import QuestionSampler, TrainingQuestions
 from rfm.data.recommend import RecommendSampler, TrainingLinks
 from rfm.data.task_rows import Ints, TaskSplit
-from rfm.data.tasks import Regime, Task
+from rfm.data.tasks import Regime
 from rfm.eval.predict import ask_all, keyed, predict
 from rfm.eval.predictions import METRICS, Predictions, score
-from rfm.nn.heads import EntityHead
 from rfm.nn.model import RelationalModel
 from rfm.train.finetuner import Finetuner, KeepBest, Parts, TuneConfig, trained_weights
 from rfm.train.metrics import LogConfig, PlainProgress, WandbMode
 from rfm.train.optim import OptimConfig
 from rfm.train.trainer import TrainerConfig, loader_workers, make_trainer
-from rfm.train.warm_start import warm_start
 
 _log = logging.getLogger("rfm")
 
@@ -67,9 +65,6 @@ def tune(
     """
     start = time.monotonic()
     task = sampler.attached.task
-    if isinstance(model.head, EntityHead):
-        questions = stale_questions(sampler.ask(["train"], "rolling"), _stale(run, task), run.seed)
-        warm_start(model.head, sampler, questions, run.seed)
     before = trained_weights(model)
     tried: list[tuple[Run, KeepBest]] = []
     for lr in run.tune.lrs or (run.optim.lr,):
@@ -117,7 +112,9 @@ def _fit(
 ) -> None:
     seed_everything(run.seed, verbose=False)
     task = sampler.attached.task
-    stale = _stale(run, task)
+    stale = np.zeros(0, dtype=np.int64)
+    if run.regime == "frozen" and run.tune.stale:
+        stale = task.staleness()
     questions = sampler.ask(splits, "rolling")
     train: TrainingLinks | TrainingQuestions
     if isinstance(sampler, RecommendSampler):
@@ -139,12 +136,6 @@ def _fit(
     module = Finetuner(model, task, run.parts, run.optim, val, chosen, run.seed)
     trainer.fit(module, BatchData(train, val, loader_workers(run.workers, run.trainer)))
     model.to(trainer.strategy.root_device)
-
-
-def _stale(run: Run, task: Task) -> Ints:
-    """How old training rows may see the database, in seconds; nothing: as of their seed times."""
-    stale = run.regime == "frozen" and run.tune.stale
-    return task.staleness() if stale else np.zeros(0, dtype=np.int64)
 
 
 def log_config(steps: int, tune: TuneConfig, wandb: WandbMode = "disabled") -> LogConfig:
