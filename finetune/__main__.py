@@ -51,6 +51,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     config = replace(config, run_dir=run_dir, trainer=trainer, tune=tuning)
     task = find_task(config.database, config.task, config.data)
     fingerprints = {name: task.database.fingerprint(name) for name in task.database.tables}
+    fingerprints[f"task {task.name}"] = task.fingerprint
     if (run_dir / "config.yaml").is_file():
         check_same_run(run_dir, config, fingerprints, FREE)
     start_run(run_dir, config, fingerprints)

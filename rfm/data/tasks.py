@@ -7,6 +7,7 @@ the label masked. So the past labels of an entity come as ordinary neighbours.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import yaml
 from rfm.data.database import Database, Table
 from rfm.data.schema import suggest
 from rfm.data.task_rows import (
+    SPLITS,
     Columns,
     Ints,
     TaskRows,
@@ -70,6 +72,14 @@ class Task:
 
     def path(self, split: TaskSplit) -> Path:
         return self.folder / f"{split}.parquet"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the content of its files."""
+        digest = hashlib.blake2b(digest_size=16)
+        for path in (self.folder / "manifest.yaml", *(self.path(split) for split in SPLITS)):
+            digest.update(path.read_bytes() if path.is_file() else b"")
+        return digest.hexdigest()
 
     def rows(self, split: TaskSplit) -> TaskRows:
         """The rows of a split, read once.
