@@ -47,7 +47,7 @@ class TuneConfig:
     val_rows: int = setting(2000, ge=1, help="validation rows that choose the step, at most")
     patience: int = setting(8, ge=0, help="validations without a better one to stop; 0: never")
     lrs: tuple[float, ...] = setting(
-        (5e-4, 2e-3), gt=0, help="learning rates of which the best on validation is kept; empty: lr"
+        (), gt=0, help="learning rates of which the best on validation is kept; empty: optim.lr"
     )
     refit: bool = setting(False, help="train anew on train and val, for the best number of steps")
 
