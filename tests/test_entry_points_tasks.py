@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,26 @@ def test_what_must_be_given(
     assert out == ""
     assert missing in next(line for line in err.splitlines() if line.startswith("error: "))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["buys", "likes"])
+def test_two_processes(task_shop: Path, task_cache: Path, tmp_path: Path, task: str) -> None:
+    """Each trains on its own batches and validates its share; one of them writes."""
+    argv = words(
+        task_shop, task, task_cache, tmp_path / "run", "trainer.devices=2", "tune.parts=graph"
+    )
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
+            "-m", "finetune", *argv,
+        ],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["run_dir"] == str(tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "seed-0" / "result.json").read_text())
+    assert result["test"] == said["test"]["mean"]
+    frame = pd.read_parquet(tmp_path / "run" / "seed-0" / "test.parquet")
+    assert len(frame) == len(pd.read_parquet(task_shop / "tasks" / task / "test.parquet"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rfm.config import is_first_process
 from rfm.data.questions import QuestionSampler
 from rfm.eval.predictions import write_leaderboard, write_predictions
 from rfm.nn.model import RelationalModel
@@ -44,12 +45,8 @@ def write_seed(
     checkpoint: str,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """Everything; the result last, so that where it is, all is."""
+    """Everything, by one process; the result last, so that where it is, all is."""
     task = sampler.attached.task
-    for split, predictions in tuned.predictions.items():
-        write_predictions(task, predictions, folder / f"{split}.parquet")
-    if task.task_type in _LEADERBOARDS:
-        write_leaderboard(task, tuned.predictions["test"], folder / "leaderboard")
     result = {
         "task": task.full_name,
         "regime": run.regime,
@@ -65,6 +62,12 @@ def write_seed(
         "pretraining": sorted(model.about.get("databases", {})),
         "warnings": list(warnings),
     }
+    if not is_first_process():
+        return result
+    for split, predictions in tuned.predictions.items():
+        write_predictions(task, predictions, folder / f"{split}.parquet")
+    if task.task_type in _LEADERBOARDS:
+        write_leaderboard(task, tuned.predictions["test"], folder / "leaderboard")
     model.about["finetuned"] = {
         "task": task.full_name,
         "regime": run.regime,
