@@ -90,7 +90,7 @@ def test_print_config_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFix
         ("loss.value=0 loss.text=0 loss.link=0", "value, text and link are all 0"),
         ("batch.masked_groups=0 batch.link_groups=0", "a batch must ask something"),
         ("model.graph_sage.aggregations=[]", "wanted one or more, each once"),
-        ("config=nowhere.yaml", "no file 'nowhere.yaml'; there are configs/pretrain/"),
+        ("config=nowhere.yaml", "no file 'nowhere.yaml'; there are configs/"),
         ("data.databases=[nowhere]", "nowhere"),
         ("data.weights.nowhere=2", "weights of unknown databases ['nowhere']"),
         ("data.synthetic=0", "no databases: name some in data.databases"),
