@@ -12,8 +12,10 @@ from rfm.config import load_config
 from rfm.train.metrics import read_metrics
 from tests.conftest import ROOT
 from tests.tiny_run import run
+from tests.tiny_tuning import tune_task
 
 ALL = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
+TUNING = sorted((ROOT / "configs" / "finetune").glob("*.yaml"))
 KEPT_OUT = {"rel-f1", "completejourney", "se-quantumcomputing"}
 
 
@@ -63,3 +65,16 @@ def test_it_runs_shrunken(path: Path, tiny_cache: Path, tmp_path: Path) -> None:
     losses = [v for _, name, v in read_metrics(tmp_path / "a" / "metrics.csv") if "loss" in name]
     assert len(losses) == 2
     assert all(map(math.isfinite, losses))
+
+
+@pytest.mark.parametrize("path", TUNING, ids=lambda path: path.stem)
+@pytest.mark.usefixtures("no_trace")
+def test_tuning_runs_shrunken(
+    path: Path, task_shop: Path, task_cache: Path, tmp_path: Path
+) -> None:
+    said = tune_task(
+        task_shop, "buys", task_cache, tmp_path / "a", f"config={path}", "question.history=",
+        "question.max_tokens=48", "optim.steps=2",
+    )  # fmt: skip
+    assert said["seeds"] == [0]
+    assert 0 <= said["test"]["mean"] <= 1
