@@ -156,7 +156,8 @@ def affordable(
 
 def _distinct(way: ManyRows, asked: Questions) -> tuple[Ints, Ints]:
     """The different (anchor, cutoff) [m, 2] of questions [n], and which one each has [n]."""
-    pairs = np.stack([way.anchor[asked.entity], asked.cutoff], axis=1)
+    known = way.since[asked.entity] <= asked.cutoff
+    pairs = np.stack([np.where(known, way.anchor[asked.entity], -1), asked.cutoff], axis=1)
     distinct, back = np.unique(pairs, axis=0, return_inverse=True)
     return distinct, back.ravel()
 

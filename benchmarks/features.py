@@ -78,10 +78,10 @@ def database_source(task: Task, asked: Questions, budget: int, threads: int) -> 
         asked: training questions; what would join more than ``budget`` rows with them is left out.
     """
     tables = number_tables(task)
-    windows = _windows(task, tables)
+    windows, given = _windows(task, tables), task.kind == "autocomplete"
     many = [
         (way, affordable(way, asked, windows, budget))
-        for way in many_rows(tables, task.entity_table)
+        for way in many_rows(tables, task.entity_table, given)
     ]
     labels = [("labels", np.arange(tables[task.entity_table].time.size), label_history(task))]
     if task.kind == "autocomplete":  # of one row there is one label, of its parents there are more
@@ -92,7 +92,7 @@ def database_source(task: Task, asked: Questions, budget: int, threads: int) -> 
     return FeatureSource(
         task,
         tables,
-        tuple(single_rows(tables, task.entity_table)),
+        tuple(single_rows(tables, task.entity_table, given)),
         tuple((way, some) for way, some in many if some),
         tuple(labels),
         windows,

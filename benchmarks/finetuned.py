@@ -71,6 +71,8 @@ def finetuned(config: FinetunedConfig) -> dict[str, Any]:
         for method in methods
         for seed in range(config.seeds)
     ]  # all of them are read before any is run, so that a mistake shows at once
+    for task in config.tasks:
+        find_task(*task.split("/"), config.data)
     new = [cell for cell in cells if not _path(config, *cell).is_file()]
     for i, (method, tuning) in enumerate(new):
         _log.info("cell %d of %d: %s", i + 1, len(new), _path(config, method, tuning))
@@ -89,8 +91,10 @@ def _tuning(
     own = [*words, *config.regime_words.get(regime, [])]
     given = [f"database={database}", f"task={name}", f"regime={regime}", f"seed={seed}"]
     tuning = load_config(FinetuneConfig, [*own, *given], prog=f"methods[{method}]", doc=None)
-    data = replace(config.data, serialisation=tuning.data.serialisation)
-    return method, replace(tuning, run_dir=run_dir, data=data)
+    own_data = replace(
+        tuning.data, root=config.data.root, cache=config.data.cache, kinds=config.data.kinds
+    )
+    return method, replace(tuning, run_dir=run_dir, data=own_data)
 
 
 def _path(config: FinetunedConfig, method: str, tuning: FinetuneConfig) -> Path:
@@ -122,16 +126,18 @@ def _run(config: FinetunedConfig, method: str, tuning: FinetuneConfig) -> None:
         pretraining=tuple(result["pretraining"]),
         warnings=tuple(result["warnings"]),
         curve=tuple((int(step), float(value)) for step, value in result["curve"]),
-        config=_shown(asdict(tuning)),
+        config=_shown(asdict(tuning), result),
         versions=versions(),
     )
     write_cell(config.results, cell, task, predictions)
 
 
-def _shown(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a run's config what makes its numbers, without where its files are."""
+def _shown(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's config what makes its numbers, without where its files are, and with what ``auto``
+    stood for."""
     data = {key: config["data"][key] for key in ("serialisation", "vocab_size")}
-    return {**{key: v for key, v in config.items() if key != "run_dir"}, "data": data}
+    decided = {"data": data, "parts": result["parts"], "precision": result["precision"]}
+    return {**{key: v for key, v in config.items() if key != "run_dir"}, **decided}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ calls this module, which needs neither, from a checkout of this repository:
         --datasets rel-f1 --tasks driver-dnf --output results.csv
 
 All of RelArena's options can be given; ``--model`` is ``rfm`` unless it is. ``RFM_OPTIONS`` holds
-further settings of ``python -m finetune``, such as ``"optim.steps=500 parts=all"``.
+further settings of ``python -m finetune``, such as ``"optim.steps=500 tune.parts=all"``.
 
 The contract (``relarena_core.model.RelArenaModel``): one instance per configuration; ``fit(task,
 db, train_table, val_table, *, seed, time_limit)``, then ``predict(task, db, table)`` -> [n], the

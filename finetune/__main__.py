@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lightning import seed_everything
@@ -19,8 +20,10 @@ from rfm.data.attach import visible_database
 from rfm.data.tasks import Task
 from rfm.data.tokenizer import resolve_tokenizer
 from rfm.eval.asking import open_questions, seen_before
+from rfm.eval.predictions import check_scorable
+from rfm.files import file_hash
 from rfm.nn.bf16_linear import use_bf16
-from rfm.nn.model import RelationalModel
+from rfm.nn.model import WEIGHTS, RelationalModel
 from rfm.train.build import build_model
 from rfm.train.finetuner import decide_parts, head_config
 from rfm.train.metrics import make_loggers
@@ -45,6 +48,11 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     quieten()
     set_up_cpu()
     check_trainer(config.trainer, config.optim)
+    if config.trainer.strategy == "sharded" or config.trainer.compile:
+        raise ValueError(
+            "fine-tuning neither shards nor compiles: leave trainer.strategy=sharded and "
+            "trainer.compile=true out"
+        )
     run_dir = choose_run_dir(config.run_dir, "finetune", config.trainer)
     parts = decide_parts(config.tune.parts, config.checkpoint, uses_gpu(config.trainer))
     trainer, tuning = decided(config.trainer), replace(config.tune, parts=parts)
@@ -52,8 +60,12 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     task = find_task(config.database, config.task, config.data)
     fingerprints = {name: task.database.fingerprint(name) for name in task.database.tables}
     fingerprints[f"task {task.name}"] = task.fingerprint
-    if (run_dir / "config.yaml").is_file():
-        check_same_run(run_dir, config, fingerprints, FREE)
+    weights = Path(config.checkpoint) / WEIGHTS
+    if weights.is_file():
+        fingerprints["checkpoint"] = file_hash(weights)
+    check_scorable(task)
+    if (run_dir / "data.json").is_file():
+        check_same_run(run_dir, config, fingerprints, FREE, "or delete what is there")
     start_run(run_dir, config, fingerprints)
     seeds = range(config.seed, config.seed + config.seeds)
     results = [finished_seed(run_dir / f"seed-{s}") or _tune(config, task, s) for s in seeds]

@@ -26,6 +26,15 @@ def content_hash(description: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def file_hash(path: Path) -> str:
+    """Of a file's content (32 hex digits)."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 @contextmanager
 def publish(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write a file or folder to; renamed when the block ends.

@@ -9,7 +9,6 @@ prints what every column was taken for.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -38,6 +37,7 @@ from rfm.data.schema import (
     suggest,
     to_seconds,
 )
+from rfm.files import file_hash
 
 SAMPLE_ROWS = 100_000
 _SAMPLE_BLOCKS = 8
@@ -194,11 +194,7 @@ class Database:
         stat = path.stat()
         key = (str(path), stat.st_size, stat.st_mtime_ns)
         if key not in _fingerprints:
-            digest = hashlib.blake2b(digest_size=16)
-            with path.open("rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
-            _fingerprints[key] = digest.hexdigest()
+            _fingerprints[key] = file_hash(path)
         return _fingerprints[key]
 
     def describe(self) -> str:

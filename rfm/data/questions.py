@@ -40,6 +40,9 @@ class QuestionConfig:
     max_rows: int = setting(96, ge=0, help="rows per question, 0 without limit")
     max_tokens: int = setting(40, ge=8, help="tokens per row")
     strategy: Strategy = setting("last", help="which children: the latest, or any")
+    told: bool = setting(
+        True, help="tell the head when is asked, and the means of past labels where they are seen"
+    )
     graph: bool = setting(True, help="false: the question's own row alone, with its entity's cells")
     size: int = setting(64, ge=1, help="questions per training batch")
     eval_size: int = setting(256, ge=1, help="questions per batch of predictions")
@@ -118,6 +121,8 @@ class QuestionSampler:
     def tell(self, center: float, scale: float) -> int:
         """From now on tell each question what past labels alone say (``PastLabels``), unless they
         are not to be seen; returns in how many numbers questions are told something, H."""
+        if not self.config.told:
+            return 0
         if self.config.history:
             self.past = PastLabels(self.attached, center, scale)
         return NUM_CALENDAR + (self.past.width if self.past else 0)
@@ -125,6 +130,8 @@ class QuestionSampler:
     def told(self, questions: Questions) -> npt.NDArray[np.float32]:
         """[n, H]: the time of year and of week at which each is asked, as sine and cosine; log(1 +
         how many timedeltas before its seed time its cutoff is); what past labels alone say."""
+        if not self.config.told:
+            return np.zeros((len(questions), 0), dtype=np.float32)
         days = questions.now / _SECONDS_PER_DAY
         angles = [2 * np.pi * (days % period) / period for period in _PERIODS]
         behind = (questions.now - questions.cutoff) / self.attached.task.timedelta

@@ -45,7 +45,7 @@ class RecommendSampler(QuestionSampler):
         super().__init__(attached, store, ids, hops, config, cache)
         keys = [(store.tables[k.child].name, k.column) for k in store.graph.foreign_keys]
         self.cut = keys.index((attached.table, attached.label))
-        self.seen = SeenBefore(attached, store)
+        self.seen = SeenBefore(attached, store, labels=config.history > 0)
         number = [t.name for t in store.tables].index(attached.task.destination_table)
         self.first_destination = int(store.graph.table_start[number])
         per_hop = (config.children, config.grandchildren, *(0,) * hops)[:hops]

@@ -53,12 +53,17 @@ class Pairs:
 class SeenBefore:
     """Looks up pairs of a recommendation's questions and destinations."""
 
-    def __init__(self, attached: AttachedTask, store: RowStore) -> None:
+    def __init__(self, attached: AttachedTask, store: RowStore, labels: bool = True) -> None:
+        """
+        Args:
+            labels: whether past labels may be seen.
+        """
         task, graph = attached.task, store.graph
         rows = [task.rows(split) for split in SPLITS]
         owner = [np.repeat(np.arange(len(r)), np.diff(r.start)) for r in rows]
         known = np.concatenate([r.time[o] for r, o in zip(rows, owner, strict=True)])
         order = np.argsort(known, kind="stable")
+        order = order if labels else order[:0]
         self.known: Ints = known[order] + task.timedelta
         entity = np.concatenate([r.entity[o] for r, o in zip(rows, owner, strict=True)])
         self.entity: Ints = entity[order]

@@ -91,6 +91,8 @@ class Task:
             self._rows[split] = read_rows(self.path(split), self._columns)
             if split == "train":
                 self._check_training(self._rows[split])
+            elif self.task_type == "multilabel_classification":
+                self._check_width(split)
         return self._rows[split]
 
     @cached_property
@@ -146,6 +148,14 @@ class Task:
             (self.destination_table, size.get(self.destination_table, 0)),
             self.classes,
         )
+
+    def _check_width(self, split: TaskSplit) -> None:
+        width, wanted = self._rows[split].label.shape[1], self.outputs
+        if width != wanted:
+            raise ValueError(
+                f"{self.path(split)}: {self.target} holds lists of {width}, but those of training "
+                f"rows hold {wanted}: every split needs the same labels"
+            )
 
     def _check_training(self, rows: TaskRows) -> None:
         where = self.path("train")

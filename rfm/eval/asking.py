@@ -67,6 +67,9 @@ def seen_before(about: Mapping[str, Any], task: Task) -> tuple[str, ...]:
         about: the checkpoint's card (``RelationalModel.about``).
     """
     name = task.database.name
+    tuned = about.get("finetuned", {}).get("task", "")
+    if tuned.split("/")[0] == name:
+        return (f"the checkpoint was fine-tuned on {tuned}, a task of this very database",)
     if name not in about.get("databases", {}):
         return ()
     until = about.get("training_until", {}).get(name)

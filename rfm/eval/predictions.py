@@ -75,8 +75,17 @@ def read_predictions(task: Task, path: Path) -> Predictions:
     missing = [column for column in wanted if column not in frame.columns]
     if missing:
         raise ValueError(f"{path}: lacks {missing}, wanted {wanted} of {task.full_name}")
-    values = frame[PREDICTION]
-    value = np.array(values.tolist(), dtype=np.float64).reshape(len(values), -1)
+    keys = frame[[task.entity_column, task.time_column]]
+    if keys.isna().any(axis=None):
+        raise ValueError(
+            f"{path}: {int(keys.isna().any(axis=1).sum())} rows lack a key: fill it in"
+        )
+    try:
+        value = np.array(frame[PREDICTION].tolist(), dtype=np.float64).reshape(len(frame), -1)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: {PREDICTION} must hold numbers, or lists of as many in every row: {error}"
+        ) from None
     time = frame[task.time_column].to_numpy().astype("datetime64[s]").astype("int64")
     return Predictions(frame[task.entity_column].to_numpy("int64"), time, value.astype(np.float64))
 
@@ -89,6 +98,12 @@ def align(task: Task, split: TaskSplit, predictions: Predictions) -> npt.NDArray
             come twice, and values that are not finite.
     """
     rows = task.rows(split)
+    outputs = task.top_k or task.outputs
+    if predictions.value.ndim != 2 or predictions.value.shape[1] != outputs:
+        raise ValueError(
+            f"{split} predictions of {task.full_name}: got {predictions.value.shape[1:]} numbers a "
+            f"row, wanted {outputs}"
+        )
     wanted = pd.MultiIndex.from_arrays([rows.entity, rows.time])
     given = pd.MultiIndex.from_arrays([predictions.entity, predictions.time])
     where = f"{split} predictions of {task.full_name}"
@@ -136,15 +151,30 @@ def score_rows(task: Task, split: TaskSplit, at: Ints, value: npt.NDArray[np.flo
     if task.task_type == "multilabel_classification":
         return float(average_precision_score(label, value, average="macro"))
     if task.task_type == "binary_classification" and np.unique(label).size < 2:
-        raise ValueError(
-            f"{task.path(split)}: every label is {label[0, 0]:g}, so that AUROC is not defined"
-        )
+        raise ValueError(_single_class(task, split, label[0, 0]))
     relbench = relbench_task(task.database.folder, task.name)
     table = relbench.get_table(split, mask_input_cols=False)
     table.df = table.df.iloc[at]
     answer = value.astype(np.int64) if task.top_k else value[:, 0]
     metric = METRICS[task.task_type]
     return float(relbench.evaluate(answer, table)[metric])
+
+
+def check_scorable(task: Task) -> None:
+    """Whether predictions for validation and test rows can be scored: before hours of training.
+
+    Raises:
+        ValueError: for a binary task whose split holds a single class; see also ``Task.rows``.
+    """
+    for split in ("val", "test"):
+        rows = task.rows(split)
+        known = np.unique(rows.label[rows.labelled])
+        if task.task_type == "binary_classification" and known.size < 2:
+            raise ValueError(_single_class(task, split, known[0]))
+
+
+def _single_class(task: Task, split: TaskSplit, label: float) -> str:
+    return f"{task.path(split)}: every label is {label:g}, so that AUROC is not defined"
 
 
 @lru_cache(maxsize=8)

@@ -182,9 +182,10 @@ class KeepBest(Callback):
         assert isinstance(pl_module, Finetuner)
         score = pl_module.validation_score()
         pl_module.log(f"val/{self.metric}", score, rank_zero_only=True)
+        better = not self.curve or self.sign * score > self.sign * self.score
         self.curve.append((trainer.global_step, score))
         _log.info("step %d  validation %s %.4f", trainer.global_step, self.metric, score)
-        if score == self.score:
+        if better:
             self.step, self.weights = trainer.global_step, trained_weights(pl_module.model)
         behind = sum(step > self.step for step, _ in self.curve)
         if self.patience and behind >= self.patience:

@@ -74,13 +74,18 @@ def start_run(run_dir: Path, config: Any, fingerprints: Mapping[str, str]) -> No
 
 
 def check_same_run(
-    run_dir: Path, config: Any, fingerprints: Mapping[str, str], free: tuple[str, ...]
+    run_dir: Path,
+    config: Any,
+    fingerprints: Mapping[str, str],
+    free: tuple[str, ...],
+    instead: str = "or start over with resume=never",
 ) -> None:
     """Refuse to resume from checkpoints of a run whose config or data differ.
 
     Args:
         run_dir: of the run that wrote the checkpoint.
         free: dotted keys (or their beginnings) that may differ.
+        instead: what else than another run_dir one may choose.
 
     Raises:
         ValueError: naming the keys and both values, or a file of the run that is missing.
@@ -89,9 +94,9 @@ def check_same_run(
         if not (run_dir / name).is_file():
             raise ValueError(
                 f"{run_dir} holds checkpoints but no {name}, so that nobody can tell what they are "
-                "of: choose another run_dir, or start over with resume=never"
+                f"of: choose another run_dir, {instead}"
             )
-    before = _flat(_read(run_dir / "config.yaml", yaml.safe_load))
+    before = _flat(_read(run_dir / "config.yaml", yaml.safe_load, instead))
     now = _flat(yaml.safe_load(config_yaml(config)))
     keys = sorted(
         key
@@ -104,27 +109,29 @@ def check_same_run(
             changes += ", which auto stands for here"
         raise ValueError(
             f"{run_dir} holds a run with another config ({changes}): give the same config, choose "
-            "another run_dir, or start over with resume=never"
+            f"another run_dir, {instead}"
         )
-    data = _read(run_dir / "data.json", json.loads)
+    data = _read(run_dir / "data.json", json.loads, instead)
     changed = sorted(
         n for n in data.keys() | fingerprints.keys() if data.get(n) != fingerprints.get(n)
     )
     if changed:
         raise ValueError(
             f"{run_dir} holds a run on other data, {changed} changed since: choose another "
-            "run_dir, or start over with resume=never"
+            f"run_dir, {instead}"
         )
 
 
-def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+def _read(path: Path, parse: Callable[[str], Any], instead: str) -> dict[str, Any]:
     """A mapping from a file of a run."""
     try:
         content = parse(path.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {error}; start over with resume=never") from None
+        raise ValueError(
+            f"{path} cannot be read: {error}; choose another run_dir, {instead}"
+        ) from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged; start over with resume=never")
+        raise ValueError(f"{path} is damaged; choose another run_dir, {instead}")
     return content
 
 

@@ -56,6 +56,8 @@ def write_seed(
         "test": tuned.test,
         "steps": tuned.steps,
         "lr": tuned.lr,
+        "parts": run.parts,
+        "precision": run.trainer.precision,
         "seconds": tuned.seconds,
         "curve": tuned.curve,
         "checkpoint": checkpoint,

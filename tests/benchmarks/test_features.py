@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -257,3 +258,28 @@ def test_a_row_asked_for_keeps_its_other_cells(market: Path) -> None:
     before = orders[orders["at"] + pd.Timedelta("1s") <= "2020-07-01"]
     wanted = before["person"].value_counts().reindex(person, fill_value=0)
     assert column(found, "person labels: count").tolist() == wanted.tolist()
+
+
+def test_keys_of_an_entity_of_the_future_are_not_followed() -> None:
+    """A post that is written after the cutoff: whose it is cannot be known."""
+    from benchmarks.columns import BEGINNING
+    from benchmarks.paths import many_rows
+    from rfm.data.database import Table
+
+    def table(name: str, keys: dict[str, str]) -> Table:
+        return Table(name, Path(name), 3, ("id", *keys), "id", None, keys)
+
+    static, timed = np.full(3, BEGINNING), np.array([100, 200, 300])
+    row = np.arange(3)
+    tables = {
+        "users": SimpleNamespace(table=table("users", {}), time=static, parents={}),
+        "posts": SimpleNamespace(
+            table=table("posts", {"owner": "users"}), time=timed, parents={"owner": row}
+        ),
+        "comments": SimpleNamespace(
+            table=table("comments", {"by": "users"}), time=static, parents={"by": row}
+        ),
+    }
+    for given, since in ((False, timed), (True, static)):
+        ways = {way.name: way for way in many_rows(tables, "posts", given)}  # type: ignore[arg-type]
+        assert ways["owner < comments(by)"].since.tolist() == since.tolist()

@@ -175,3 +175,17 @@ def test_training_batches_are_functions_of_their_index(task_shop: Path, task_cac
     )
     assert all(differing(a[i], b[i]) == [] for i in range(4))
     assert any(differing(a[i], c[i]) for i in range(4))
+
+
+def test_without_history_no_past_label_is_told(task_shop: Path, task_cache: Path) -> None:
+    found = []
+    for history in (6, 0):
+        asker = ask(task_shop, "likes", task_cache, history=history)
+        asked = asker.asked("test", "rolling")
+        number = np.flatnonzero(asked.now == asked.now.max())
+        found.append(pose(asker.sampler, asked, number).seen.numpy())
+    told, untold = found
+    labels = [0, 1, 2, 5, 6, 7]  # of pairs and of destinations alone, in three windows
+    assert told[..., labels].any()
+    assert not untold[..., labels].any()
+    np.testing.assert_array_equal(untold[..., [3, 4, 8, 9]], told[..., [3, 4, 8, 9]])

@@ -120,6 +120,9 @@ def test_what_a_checkpoint_has_seen(task_shop: Path, task_cache: Path) -> None:
     task = ask(task_shop, "buys", task_cache).task
     assert seen_before({"databases": {"another": "x"}}, task) == ()
     assert seen_before({}, task) == ()
+    (said,) = seen_before({"databases": {}, "finetuned": {"task": "shop/spend"}}, task)
+    assert "fine-tuned on shop/spend" in said
+    assert seen_before({"finetuned": {"task": "other/spend"}}, task) == ()
     (said,) = seen_before({"databases": {"shop": "x"}}, task)
     assert "pretrained on shop (rows up to its validation timestamp)" in said
     until = {"shop": task.database.test_timestamp + 1}

@@ -170,3 +170,32 @@ def test_which_way_is_up() -> None:
         "roc_auc": True, "accuracy": True, "auprc_macro": True, "nmae": False, "map": True,
     }  # fmt: skip
     assert set(METRICS) == {TASKS[name]["task_type"] for name in ONE_OF_EACH_TYPE}
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("prediction", "abc", "must hold numbers"),
+        ("prediction", [[0.1], [0.1, 0.2]], "lists of as many"),
+        ("customer", [None, 1.0], "lack a key"),
+    ],
+)
+def test_files_that_hold_no_predictions(
+    task_shop: Path, tmp_path: Path, column: str, values: object, message: str
+) -> None:
+    task, given = some_predictions(task_shop, "buys")
+    path = tmp_path / "test.parquet"
+    write_predictions(task, given, path)
+    frame = pd.read_parquet(path)
+    many = -(-len(frame) // len(values))  # type: ignore[arg-type]
+    frame[column] = (list(values) * many)[: len(frame)]  # type: ignore[call-overload]
+    frame.to_parquet(path)
+    with pytest.raises(ValueError, match=message):
+        read_predictions(task, path)
+
+
+def test_two_numbers_for_a_probability(task_shop: Path) -> None:
+    task, given = some_predictions(task_shop, "buys")
+    twice = replace(given, value=np.repeat(given.value, 2, axis=1))
+    with pytest.raises(ValueError, match=r"got \(2,\) numbers a row, wanted 1"):
+        align(task, "test", twice)

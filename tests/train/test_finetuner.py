@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -309,3 +310,37 @@ def test_what_no_task_asks_for_is_never_trained(checkpoint: Path) -> None:
     assert not {name for name in trained if name.startswith(("masked_row.", "link."))}
     assert not {name for name in trained if "decoder.layers" in name}
     assert any("encoder.layers" in name for name in trained)
+
+
+def test_an_equal_validation_is_no_better_one(
+    tmp_path: Path, task_shop: Path, task_cache: Path
+) -> None:
+    """What learns nothing scores the same at every validation."""
+    steps = ("optim.steps=30", "tune.val_every=1", "tune.patience=3", "optim.lr=1e-30")
+    tune_task(task_shop, "spend", task_cache, tmp_path, *steps)
+    result = read_result(tmp_path)
+    assert len({score for _, score in result["curve"]}) == 1
+    assert (result["steps"], result["curve"][-1][0]) == (1, 4)
+
+
+@pytest.mark.parametrize("word", ["trainer.compile=true", "trainer.strategy=sharded"])
+def test_what_tuning_cannot_do(
+    tmp_path: Path, task_shop: Path, task_cache: Path, word: str
+) -> None:
+    with pytest.raises(ValueError, match="neither shards nor compiles"):
+        tune_task(task_shop, "buys", task_cache, tmp_path, word, "optim.ema=0")
+
+
+def test_another_checkpoint_under_the_same_name(
+    tmp_path: Path, task_shop: Path, task_cache: Path, checkpoint: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    words = (f"checkpoint={folder}", "model.row_encoder.size=", "tune.parts=head")
+    tune_task(task_shop, "buys", task_cache, tmp_path / "run", *words)
+    model = RelationalModel.from_pretrained(folder)
+    with torch.no_grad():
+        model.backbone.hop.weight += 1
+    model.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"other data, \['checkpoint'\] changed.*delete"):
+        tune_task(task_shop, "buys", task_cache, tmp_path / "run", *words, "seeds=2")
