@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rfm.data.task_rows import TaskSplit
 from rfm.eval.predictions import Predictions
+
+ASKED: tuple[TaskSplit, ...] = ("val", "test")
+"""The splits that are answered."""
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,12 @@ import numpy as np
 
 from benchmarks.aggregates import Features, Questions
 from benchmarks.answer import Answer
-from benchmarks.choosing import predicted
 from benchmarks.features import FeatureSource, database_source, entity_source
 from rfm.config import setting
 from rfm.data.label_history import Floats
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime, Task
-from rfm.eval.predictions import METRICS, higher_is_better, score
+from rfm.eval.predictions import METRICS, Predictions, higher_is_better, score
 
 _log = logging.getLogger("rfm")
 _OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
@@ -134,8 +133,8 @@ def _answer(
         "tried": list(found.tried),
         "features": len(data.val.features.names),
     }
-    val = predicted(task, "val", best.val)
-    return Answer(val, predicted(task, "test", test), settings, best.curve)
+    val = Predictions.of(task, "val", best.val)
+    return Answer(val, Predictions.of(task, "test", test), settings, best.curve)
 
 
 @lru_cache(maxsize=2)
@@ -235,7 +234,7 @@ def _fit(
         boosters.append(booster)
         curves.append(curve)
     value = _predict(task, tuple(boosters), val)
-    reached = score(task, "val", predicted(task, "val", value))
+    reached = score(task, "val", Predictions.of(task, "val", value))
     return Fit(tuple(boosters), value, reached, curves[0] if outputs == 1 else ())
 
 

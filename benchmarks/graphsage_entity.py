@@ -138,4 +138,4 @@ def answer(
         value = output.softmax(dim=1)
     else:
         value = output.sigmoid()
-    return Predictions(rows.entity, rows.time, value.numpy())
+    return Predictions.of(task, split, value.numpy())

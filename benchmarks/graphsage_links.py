@@ -164,4 +164,4 @@ def recommend(
             state = network.side(0, rows.entity[at], cutoff[at], rows.time[at], 0)
             scores = (state @ place.T).masked_fill(unseen, -torch.inf)
             best[at] = scores.topk(best.shape[1], dim=1).indices.cpu().numpy()
-    return Predictions(rows.entity, rows.time, best)
+    return Predictions.of(task, split, best)

@@ -83,8 +83,7 @@ def build_network(sampling: Sampling, settings: GraphSAGESettings) -> HeteroGrap
 def first_row(sampling: Sampling, table: str) -> tuple[str, int]:
     """A table's name in batches, and its first global row."""
     graph = sampling.store.graph
-    number = graph.tables.index(table)
-    return f"t{number}", int(graph.table_start[number])
+    return f"t{graph.tables.index(table)}", graph.rows_of(table).start
 
 
 def fit(

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from benchmarks.answer import Answer
+from benchmarks.answer import ASKED, Answer
 from benchmarks.language_prompt import NO, YES, Labels, Prompt, Story, Teller
 from benchmarks.language_scores import LanguageScorer
 from rfm.config import setting
@@ -34,7 +34,6 @@ from rfm.data.tokenizer import mixture_tokenizer
 from rfm.eval.predictions import Predictions
 
 _TYPES = ("binary_classification", "multiclass_classification", "regression")
-_ASKED: tuple[TaskSplit, ...] = ("val", "test")
 _SECONDS_PER_DAY = 86_400
 Floats = npt.NDArray[np.float64]
 
@@ -70,19 +69,18 @@ def language_model(
     check_type(task)
     scorer = LanguageScorer.load(settings.language_model, settings.context)
     reader = Reader(task, regime, seed, settings)
-    validation, test = (ask(scorer, reader, split) for split in _ASKED)
+    validation, test = (ask(scorer, reader, split) for split in ASKED)
     config = {**asdict(settings), "questions": scorer.asked, "questions_cut": scorer.cut}
     return Answer(validation, test, config)
 
 
 def ask(scorer: LanguageScorer, reader: Reader, split: TaskSplit) -> Predictions:
     """The model's answers to a split."""
-    rows = reader.task.rows(split)
     value = [
         reader.value(scorer.log_probabilities(prompts, reader.spelled))
         for prompts in reader.prompts(split)
     ]
-    return Predictions(rows.entity, rows.time, np.concatenate(value))
+    return Predictions.of(reader.task, split, np.concatenate(value))
 
 
 def check_type(task: Task) -> None:

@@ -142,8 +142,7 @@ class Teller:
         """One for each entity [n], which sees rows and labels up to ``cutoff`` [n], told at
         ``time`` [n] (unix seconds)."""
         graph = self.store.graph
-        table = graph.tables.index(self.task.entity_table)
-        rows = entity + int(graph.table_start[table])
+        rows = entity + graph.rows_of(self.task.entity_table).start
         fan_out = fan_outs(graph, (self.children,))
         sub = sample(graph, Seeds.at(rows, cutoff), fan_out)
         first = np.searchsorted(sub.seed[entity.size :], np.arange(entity.size + 1)) + entity.size

@@ -13,16 +13,16 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from benchmarks.answer import Answer
-from benchmarks.choosing import best_on_validation, predicted
+from benchmarks.answer import ASKED, Answer
+from benchmarks.choosing import best_on_validation
 from rfm.data.label_history import Floats
 from rfm.data.task_rows import SPLITS, Ints, TaskSplit
 from rfm.data.tasks import Regime, Task
+from rfm.eval.predictions import Predictions
 
 PERIODS = (1, 3, 12, 0)
 """Popular over so many ``timedelta`` before the last label known by the cutoff (before the cutoff
 itself there may be years without any); 0: ever since."""
-ASKED: tuple[TaskSplit, ...] = ("val", "test")
 Order: TypeAlias = Literal["frequent", "recent"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 Rule: TypeAlias = Callable[[int, int], Ints]
@@ -110,8 +110,9 @@ def _best(task: Task, regime: Regime, candidates: dict[str, Sequence[Rule]]) -> 
     val = {name: recommend(task, "val", regime, rules) for name, rules in candidates.items()}
     best, scores = best_on_validation(task, val)
     test = recommend(task, "test", regime, candidates[best])
-    config = {"chosen": best, "validation": scores}
-    return Answer(predicted(task, "val", val[best]), predicted(task, "test", test), config)
+    values = {"val": val[best], "test": test}
+    answers = (Predictions.of(task, split, values[split]) for split in ASKED)
+    return Answer(*answers, {"chosen": best, "validation": scores})
 
 
 def recommend(task: Task, split: TaskSplit, regime: Regime, rules: Sequence[Rule]) -> Floats:

@@ -155,14 +155,14 @@ def probe_model(
 
     manifest = TaskManifest.load(task / "manifest.yaml")
     mixture, store = corpus.mixture, corpus.mixture.stores[place]
-    table = next(i for i, t in enumerate(store.tables) if t.name == manifest.entity_table)
+    first = store.graph.rows_of(manifest.entity_table).start
     fan_out = fan_outs(store.graph, settings.batch.fan_out)
     source = mixture.sources[place]
 
     def features(split: str, limit: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         frame = pd.read_parquet(task / f"{split}.parquet")
         frame = frame.sample(min(limit, len(frame)), random_state=config.seed)
-        rows = frame[manifest.entity_col].to_numpy("int64") + int(store.graph.table_start[table])
+        rows = frame[manifest.entity_col].to_numpy("int64") + first
         times = frame[manifest.time_col].astype("datetime64[s]").astype("int64").to_numpy()
         states = seed_states(
             model, source, mixture.ids, rows, times, fan_out, settings.batch.budget

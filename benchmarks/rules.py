@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.answer import Answer
-from benchmarks.choosing import best_on_validation, predicted
+from benchmarks.answer import ASKED, Answer
+from benchmarks.choosing import best_on_validation
 from rfm.data.label_history import Floats, LabelHistory, label_history, outcomes
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime, Task
-
-ASKED: tuple[TaskSplit, ...] = ("val", "test")
+from rfm.eval.predictions import Predictions
 
 
 def global_constant(task: Task, regime: Regime, seed: int) -> Answer:
@@ -109,5 +108,5 @@ def _filled(value: Floats, constant: Floats) -> Floats:
 
 
 def _answer(task: Task, values: dict[TaskSplit, Floats], config: dict[str, object]) -> Answer:
-    val, test = (predicted(task, split, values[split]) for split in ASKED)
+    val, test = (Predictions.of(task, split, values[split]) for split in ASKED)
     return Answer(val, test, config)

@@ -90,9 +90,9 @@ def task_batch(
     rng = np.random.default_rng([_STREAM, number])
     frame = frame.iloc[rng.permutation(len(frame))[:count]]
     times = frame[described["time_col"]].to_numpy().astype("datetime64[s]").astype("int64")
-    table = store.graph.tables.index(described["entity_table"])
+    first = store.graph.rows_of(described["entity_table"]).start
     entity = frame[described["entity_col"]].to_numpy().astype(np.int64)
-    seeds = Seeds.at(entity + store.graph.table_start[table], times)
+    seeds = Seeds.at(entity + first, times)
     subgraph = sample(store.graph, seeds, fan_outs(store.graph, fan_out))
     draw = MaskedDraw(seeds, subgraph, draw_masks(store, seeds.row, rng))
     return assemble(mixture.sources, [(0, draw)], [], mixture.ids, mixture.end, budget, rng)

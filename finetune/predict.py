@@ -18,8 +18,8 @@ from rfm.data.questions import QuestionConfig, QuestionSampler
 from rfm.data.task_rows import TaskSplit
 from rfm.data.tasks import Regime, Task
 from rfm.eval.asking import open_questions
-from rfm.eval.predict import ask_all, keyed, predict
-from rfm.eval.predictions import METRICS, score, write_predictions
+from rfm.eval.predict import ask_all, predict
+from rfm.eval.predictions import METRICS, Predictions, score, write_predictions
 from rfm.nn.model import RelationalModel
 from rfm.train.trainer import quieten, set_up_cpu
 
@@ -56,7 +56,7 @@ def answer(config: PredictConfig) -> dict[str, Any]:
     regime: Regime = config.regime or tuned["regime"]
     sampler = open_tuned(model, task, config.data.cache)
     value = predict(model, ask_all(sampler, sampler.ask([config.split], regime)))
-    predictions = keyed(task, config.split, value)
+    predictions = Predictions.of(task, config.split, value)
     write_predictions(task, predictions, config.out)
     metric = METRICS[task.task_type]
     return {

@@ -91,9 +91,8 @@ class Asker:
 
     def own_rows(self, rows: Ints) -> Ints:
         """Those of some global rows that are of the attached table, as numbers within it."""
-        number = [table.name for table in self.store.tables].index(self.attached.table)
-        start, end = self.store.graph.table_start[number : number + 2]
-        return rows[(rows >= start) & (rows < end)] - start
+        own = self.store.graph.rows_of(self.attached.table)
+        return rows[(rows >= own.start) & (rows < own.stop)] - own.start
 
 
 def pose(sampler: RecommendSampler, questions: Questions, number: Ints) -> RecommendBatch:

@@ -163,8 +163,7 @@ class Shop:
 
     def row(self, table: str, local: int) -> int:
         """Global row of a row of a table."""
-        graph = self.store.graph
-        return int(graph.table_start[graph.tables.index(table)]) + local
+        return self.store.graph.rows_of(table)[local]
 
 
 def prepare_shop(

@@ -69,6 +69,11 @@ class EntityGraph:
     def num_edge_types(self) -> int:
         return 2 * len(self.foreign_keys)
 
+    def rows_of(self, table: str) -> range:
+        """Global ids of the rows of a table."""
+        number = self.tables.index(table)
+        return range(int(self.table_start[number]), int(self.table_start[number + 1]))
+
     def table_of(self, rows: npt.ArrayLike) -> Int64:
         """Table index of each global row id, in the shape of `rows`."""
         return np.searchsorted(self.table_start, np.asarray(rows), side="right") - 1

@@ -16,6 +16,7 @@ from rfm.data.attach import KNOWN, AttachedTask
 from rfm.data.batch import TaskBatch
 from rfm.data.cached import RowStates
 from rfm.data.draws import MaskedDraw
+from rfm.data.graph import Int32
 from rfm.data.past_labels import PastLabels
 from rfm.data.sampler import Seeds, Strategy, fan_outs, sample
 from rfm.data.serialise import MASKED, REMOVED, VISIBLE, TokenIds
@@ -98,25 +99,27 @@ class QuestionSampler:
         self.attached, self.store = attached, store
         self.ids, self.config, self.cache = ids, config, cache
         self.source = Source(store, tuple(0 for _ in store.tables), 0)
-        number = [table.name for table in store.tables].index(attached.table)
-        self.first_row = int(store.graph.table_start[number])
-        table = store.tables[number]
+        self.first_row = store.graph.rows_of(attached.table).start
+        self.first_entity = store.graph.rows_of(attached.task.entity_table).start
+        table = next(table for table in store.tables if table.name == attached.table)
         names = [column.name for column in table.columns]
         # when the label will be known says nothing but when is asked, which ages say better
         self.fate = np.where([name == KNOWN for name in names], REMOVED, VISIBLE).astype(np.uint8)
         if attached.label in names:
             self.fate[names.index(attached.label)] = MASKED
         self.is_copied = self.fate == VISIBLE  # of the entity
-        entity = [table.name for table in store.tables].index(attached.task.entity_table)
-        self.first_entity = int(store.graph.table_start[entity])
         per_hop = config.per_hop(hops)
-        history = [config.history if n else 0 for n in per_hop]
-        keys = attached.database.tables[attached.table].foreign_keys
-        own = {f"{attached.table}.{key}": history for key in keys}
-        reach = (per_hop, own) if config.graph else ((), {})
-        self.fan_out = fan_outs(store.graph, *reach)
+        self.fan_out = self.reach(per_hop, [config.history if n else 0 for n in per_hop])
         self.budget = TokenBudget(config.max_tokens, 1, 1, config.bucket_rows)
         self.past: PastLabels | None = None
+
+    def reach(self, per_hop: Sequence[int], history: Sequence[int]) -> Int32:
+        """[hops, edge types] children per hop, and of them past labels; no hop without a graph."""
+        if not self.config.graph:
+            return fan_outs(self.store.graph, ())
+        table = self.attached.table
+        keys = self.attached.database.tables[table].foreign_keys
+        return fan_outs(self.store.graph, per_hop, {f"{table}.{key}": history for key in keys})
 
     def tell(self, center: float, scale: float) -> int:
         """From now on tell each question what past labels alone say (``PastLabels``), unless they

@@ -16,11 +16,11 @@ from torch.utils.data import Dataset
 
 from rfm.data.assemble import question_batch
 from rfm.data.attach import AttachedTask
-from rfm.data.batch import RecommendBatch
+from rfm.data.batch import NUM_SEEN_FEATURES, RecommendBatch
 from rfm.data.cached import RowStates
 from rfm.data.draws import MaskedDraw
 from rfm.data.questions import QuestionConfig, Questions, QuestionSampler
-from rfm.data.sampler import Seeds, fan_outs, sample
+from rfm.data.sampler import Seeds, sample
 from rfm.data.seen_before import Pairs, SeenBefore
 from rfm.data.serialise import TokenIds
 from rfm.data.store import RowStore
@@ -46,22 +46,18 @@ class RecommendSampler(QuestionSampler):
         keys = [(store.tables[k.child].name, k.column) for k in store.graph.foreign_keys]
         self.cut = keys.index((attached.table, attached.label))
         self.seen = SeenBefore(attached, store, labels=config.history > 0)
-        number = [t.name for t in store.tables].index(attached.task.destination_table)
-        self.first_destination = int(store.graph.table_start[number])
+        self.destinations = store.graph.rows_of(attached.task.destination_table)
         per_hop = (config.children, config.grandchildren, *(0,) * hops)[:hops]
-        names = attached.database.tables[attached.table].foreign_keys
-        own = {f"{attached.table}.{k}": (config.history, *per_hop[1:])[:hops] for k in names}
-        reach = (per_hop, own) if config.graph else ((), {})
-        self.candidate_fan_out = fan_outs(store.graph, *reach)
+        self.candidate_fan_out = self.reach(per_hop, (config.history, *per_hop[1:])[:hops])
 
     @property
     def num_destinations(self) -> int:
-        return self.seen.size
+        return len(self.destinations)
 
     def visible(self, cutoff: int) -> Ints:
         """The destinations that are there by a cutoff: later rows are no candidates."""
-        first = self.first_destination
-        time = np.asarray(self.store.graph.row_time[first : first + self.num_destinations])
+        rows = self.destinations
+        time = np.asarray(self.store.graph.row_time[rows.start : rows.stop])
         return np.flatnonzero(time <= cutoff)  # static rows are earlier than any
 
     def pose(
@@ -77,7 +73,7 @@ class RecommendSampler(QuestionSampler):
         now, cutoff = moment
         config, graph = self.config, self.store.graph
         queries = self._seeds(asked, number, cutoff)
-        pool = Seeds.at(self.first_destination + destination, cutoff)
+        pool = Seeds.at(self.destinations.start + destination, cutoff)
         query_graph, pool_graph = (
             sample(graph, seeds, fan_out, config.strategy, config.max_rows, key)
             for seeds, fan_out in ((queries, self.fan_out), (pool, self.candidate_fan_out))
@@ -92,7 +88,9 @@ class RecommendSampler(QuestionSampler):
             self.cache,
             [(pool, pool_graph, np.full(destination.size, now))],
         )
-        pairs = self.pairs(asked, number, moment)
+        seen = np.zeros((number.size, destination.size, NUM_SEEN_FEATURES), dtype=np.float32)
+        if seen.size:  # looking up pairs goes through all labels and destinations
+            seen = self.pairs(asked, number, moment).features(destination)
         positive = self._positive(asked, number, destination)
         return RecommendBatch(
             **vars(batch),
@@ -101,7 +99,7 @@ class RecommendSampler(QuestionSampler):
             candidate=query_graph.row.size + torch.arange(destination.size),
             destination=torch.from_numpy(destination),
             key=torch.full((number.size,), self.cut),
-            seen=torch.from_numpy(pairs.features(destination)),
+            seen=torch.from_numpy(seen),
             positive=torch.from_numpy(positive),
             log_chance=torch.zeros(destination.size),
             moment=torch.tensor([now, cutoff]),

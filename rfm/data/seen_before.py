@@ -69,15 +69,13 @@ class SeenBefore:
         self.entity: Ints = entity[order]
         self.destination: Ints = np.concatenate([r.destination for r in rows])[order]
         self.timedelta, self.graph = task.timedelta, graph
-        tables = [table.name for table in store.tables]
-        self.table = tables.index(task.destination_table)
-        self.first = int(graph.table_start[self.table])
-        self.size = int(graph.table_start[self.table + 1]) - self.first
-        own = tables.index(attached.table)
+        self.destinations = graph.rows_of(task.destination_table)
+        self.size = len(self.destinations)
+        own, parent = (graph.tables.index(t) for t in (attached.table, task.destination_table))
         self.keys = [
             f
             for f, key in enumerate(graph.foreign_keys)
-            if key.parent == self.table and key.child != own
+            if key.parent == parent and key.child != own
         ]
         # question -> entity -> its latest children -> their parents -> parents of these
         nothing = {
@@ -86,12 +84,12 @@ class SeenBefore:
         self.fan_out = fan_outs(graph, (0, _NEAR, 0, 0), nothing)
 
     def pairs(self, queries: Seeds, entity: Ints, now: int) -> Pairs:
-        """Of questions [Q], as seeds whose destination is cut, and their entities [Q].
+        """Of one or more questions [Q], as seeds whose destination is cut, and their entities [Q].
 
         Args:
             now: the moment that ages are counted back from, unix seconds.
         """
-        cutoff = int(queries.time[0]) if entity.size else now
+        cutoff = int(queries.time[0])  # the same for all
         found, alone = self._labels(entity, cutoff)
         found += self._near(queries, now)
         alone += self._children(cutoff)
@@ -120,12 +118,9 @@ class SeenBefore:
     def _near(self, queries: Seeds, now: int) -> list[tuple[Ints, Ints, Floats]]:
         """Destinations in the component of the question: log(1 + rows there that point at it), and
         how lately the latest of these was."""
-        if queries.row.size == 0:
-            none = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-            return [none, none]
         near = sample(self.graph, queries, self.fan_out)
         source, asker = near.edge_index
-        at = near.row[source] - self.first
+        at = near.row[source] - self.destinations.start
         up = (near.edge_type % 2 == 1) & (at >= 0) & (at < self.size)
         question, to = near.seed[asker[up]].astype(np.int64), at[up]
         days = (now - np.asarray(self.graph.row_time[near.row[asker[up]]])) / _DAY
@@ -141,7 +136,7 @@ class SeenBefore:
     def _children(self, cutoff: int) -> list[Floats]:
         """Children of each destination in the database: log(1 + those of the last timedelta), and
         of all."""
-        rows = self.first + np.arange(self.size)
+        rows = np.asarray(self.destinations)
         total = np.zeros((2, self.size), dtype=np.float32)
         for i, time in enumerate((cutoff, cutoff - self.timedelta)):
             seeds = Seeds.at(rows[:1], time)

@@ -1,4 +1,4 @@
-"""Answer a task's questions: batches -> predictions, keyed by entity and time."""
+"""Answer a task's questions: batches -> values, in the order of the questions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from torch import Tensor
 from rfm.data.batch import RecommendBatch, TaskBatch
 from rfm.data.questions import AskedQuestions, Questions, QuestionSampler
 from rfm.data.recommend import AskedLinks, RecommendSampler
-from rfm.data.task_rows import TaskSplit
-from rfm.data.tasks import Task
-from rfm.eval.predictions import Predictions
 from rfm.nn.heads import EntityHead, LinkHead
 from rfm.nn.model import RelationalModel
 from rfm.nn.modes import evaluating
@@ -90,10 +87,3 @@ def predict(model: RelationalModel, asked: Asked) -> npt.NDArray[np.float64]:
             batch = asked[i].to(device)
             out[batch.question.cpu().numpy()] = answer(batch).cpu().numpy()
     return out
-
-
-def keyed(task: Task, split: TaskSplit, value: npt.NDArray[np.float64]) -> Predictions:
-    """Values [n, C] in the order of a split's rows, with their keys."""
-    rows = task.rows(split)
-    assert len(value) == len(rows)
-    return Predictions(rows.entity, rows.time, value)

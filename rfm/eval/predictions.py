@@ -38,6 +38,13 @@ class Predictions:
     time: Ints
     value: npt.NDArray[np.float64]
 
+    @classmethod
+    def of(cls, task: Task, split: TaskSplit, value: npt.NDArray[np.float64]) -> Predictions:
+        """Values [n, C] in the order of a split's rows, with their keys."""
+        rows = task.rows(split)
+        assert len(value) == len(rows)
+        return cls(rows.entity, rows.time, value)
+
 
 def higher_is_better(metric: str) -> bool:
     return metric != "nmae"

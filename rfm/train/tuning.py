@@ -16,7 +16,7 @@ from rfm.data.questions import QuestionSampler, TrainingQuestions
 from rfm.data.recommend import RecommendSampler, TrainingLinks
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime
-from rfm.eval.predict import ask_all, keyed, predict
+from rfm.eval.predict import ask_all, predict
 from rfm.eval.predictions import METRICS, Predictions, score
 from rfm.nn.model import RelationalModel
 from rfm.train.finetuner import Finetuner, KeepBest, Parts, TuneConfig, trained_weights
@@ -98,7 +98,7 @@ def _answer(
     model: RelationalModel, sampler: QuestionSampler, split: TaskSplit, regime: Regime
 ) -> Predictions:
     asked = ask_all(sampler, sampler.ask([split], regime))
-    return keyed(sampler.attached.task, split, predict(model, asked))
+    return Predictions.of(sampler.attached.task, split, predict(model, asked))
 
 
 def _fit(

@@ -71,8 +71,7 @@ def test_fewer_destinations_than_are_wanted_are_filled_up(
 ) -> None:
     """At a cutoff at which two products have been listed."""
     asker = ask(task_shop, "likes", task_cache)
-    first = asker.sampler.first_destination
-    listed = np.sort(np.asarray(asker.store.graph.row_time[first : first + 15]))
+    listed = np.sort(np.asarray(asker.store.graph.row_time)[asker.sampler.destinations])
     questions = asker.asked("test", "rolling")
     cutoff = np.full_like(questions.cutoff, listed[1])
     asked = AskedLinks(asker.sampler, replace(questions, cutoff=cutoff))
@@ -115,7 +114,7 @@ def test_questions_of_a_batch_are_of_one_moment(
 def test_training_candidates(task_shop: Path, task_cache: Path, most: int) -> None:
     asker = ask(task_shop, "likes", task_cache, candidates=most)
     questions, task = asker.asked("train", "rolling"), asker.task
-    times = np.asarray(asker.store.graph.row_time)[asker.sampler.first_destination :][:15]
+    times = np.asarray(asker.store.graph.row_time)[asker.sampler.destinations.start :][:15]
     stale = task.staleness()
     assert stale.max() > 0
     for late in (stale[:0], stale):

@@ -11,7 +11,8 @@ import torch
 
 from rfm.data.questions import QuestionConfig
 from rfm.eval.asking import open_questions, seen_before
-from rfm.eval.predict import ask_all, keyed, predict
+from rfm.eval.predict import ask_all, predict
+from rfm.eval.predictions import Predictions
 from rfm.nn.backbone import BackboneConfig
 from rfm.nn.model import RelationalModel
 from rfm.train.build import build_model
@@ -110,7 +111,7 @@ def test_a_model_without_a_head_says_so(task_shop: Path, task_cache: Path) -> No
 def test_keys_come_with_the_values(task_shop: Path, task_cache: Path) -> None:
     task = ask(task_shop, "spend", task_cache).task
     value = np.arange(len(task.rows("val")))[:, None].astype(float)
-    found = keyed(task, "val", value)
+    found = Predictions.of(task, "val", value)
     assert np.array_equal(found.entity, task.rows("val").entity)
     assert np.array_equal(found.time, task.rows("val").time)
     assert found.value is value
