@@ -28,11 +28,11 @@ from benchmarks.graphsage_scratch import graphsage
 from benchmarks.graphsage_train import GraphSAGESettings
 from benchmarks.intervals import interval
 from benchmarks.language_model import LanguageModelSettings, language_model
-from benchmarks.summary import Summary
+from benchmarks.summary import Summary, grouped
 from rfm.config import run_command, setting
-from rfm.data.database import Database, SourceConfig, open_database
-from rfm.data.schema import read_kinds, suggest
-from rfm.data.task_rows import SPLITS, TASK_TYPES, TaskType
+from rfm.data.database import Database, SourceConfig, open_source
+from rfm.data.schema import suggest
+from rfm.data.task_rows import TASK_TYPES, TaskType
 from rfm.data.tasks import Regime, Task, check_seed_times, open_task
 from rfm.eval.predictions import METRICS, score
 from rfm.train.run_dir import versions
@@ -128,7 +128,7 @@ def run_baselines(config: BaselinesConfig) -> dict[str, Any]:
             len(missing), cell.task, cell.regime, cell.method, cell.seed, cell.validation,
             cell.test, cell.seconds,
         )  # fmt: skip
-    summaries = summaries_of([read_cell(job_path(config, job)) for job in jobs])
+    summaries = grouped(config.results, [read_cell(job_path(config, job)) for job in jobs])
     show(summaries)
     return {
         "results": config.results,
@@ -158,7 +158,6 @@ def open_tasks(config: BaselinesConfig) -> list[Task]:
     """
     if not config.tasks:
         raise ValueError("tasks: none given, wanted such as tasks=[rel-f1/driver-dnf]")
-    kinds = read_kinds(config.data.kinds)
     databases: dict[str, Database] = {}
     tasks = []
     for full_name in dict.fromkeys(config.tasks):
@@ -166,18 +165,11 @@ def open_tasks(config: BaselinesConfig) -> list[Task]:
         if not (slash and spec and name):
             raise ValueError(f"tasks: {full_name!r} is no task, wanted database/task")
         if spec not in databases:
-            databases[spec] = open_database(spec, config.data.root, kinds.get(Path(spec).name))
+            databases[spec] = open_source(spec, config.data.root, config.data.kinds)
         task = open_task(databases[spec], name)
-        rows = {split: task.rows(split) for split in SPLITS}
-        check_seed_times(task, first_time(task.database), rows)
+        check_seed_times(task)
         tasks.append(task)
     return tasks
-
-
-def first_time(database: Database) -> int:
-    """Earliest time of any row, ``val_timestamp`` in a database without times; unix seconds."""
-    timed = [name for name, table in database.tables.items() if table.time_column is not None]
-    return min((int(database.times(name).min()) for name in timed), default=database.val_timestamp)
 
 
 def wanted_jobs(
@@ -221,14 +213,6 @@ def run_job(config: BaselinesConfig, method: Method, job: Job) -> Cell:
     )
     write_cell(config.results, cell, task, answer.test)
     return cell
-
-
-def summaries_of(cells: Sequence[Cell]) -> list[Summary]:
-    """Seeds of the same task, regime and method together, in the order of the cells."""
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.task, cell.regime, cell.method), []).append(cell)
-    return [Summary(tuple(group)) for group in groups.values()]
 
 
 def described(summary: Summary) -> dict[str, Any]:

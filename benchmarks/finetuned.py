@@ -21,9 +21,9 @@ from benchmarks.intervals import interval
 from benchmarks.report import write_report
 from finetune.__main__ import finetune
 from finetune.config import FinetuneConfig, TaskData
-from finetune.opening import find_task
 from rfm.config import load_config, run_command, setting
-from rfm.data.tasks import Regime
+from rfm.data.database import open_source
+from rfm.data.tasks import Regime, Task, open_task
 from rfm.eval.predictions import read_predictions
 from rfm.train.run_dir import versions
 from rfm.train.tuned import finished_seed
@@ -72,7 +72,7 @@ def finetuned(config: FinetunedConfig) -> dict[str, Any]:
         for seed in range(config.seeds)
     ]  # all of them are read before any is run, so that a mistake shows at once
     for task in config.tasks:
-        find_task(*task.split("/"), config.data)
+        _open(config, *task.split("/"))
     new = [cell for cell in cells if not _path(config, *cell).is_file()]
     for i, (method, tuning) in enumerate(new):
         _log.info("cell %d of %d: %s", i + 1, len(new), _path(config, method, tuning))
@@ -97,6 +97,10 @@ def _tuning(
     return method, replace(tuning, run_dir=run_dir, data=own_data)
 
 
+def _open(config: FinetunedConfig, database: str, task: str) -> Task:
+    return open_task(open_source(database, config.data.root, config.data.kinds), task)
+
+
 def _path(config: FinetunedConfig, method: str, tuning: FinetuneConfig) -> Path:
     task = f"{tuning.database}/{tuning.task}"
     return cell_path(config.results, task, tuning.regime, method, tuning.seed)
@@ -108,7 +112,7 @@ def _run(config: FinetunedConfig, method: str, tuning: FinetuneConfig) -> None:
     folder = tuning.run_dir / f"seed-{tuning.seed}"
     result = finished_seed(folder)
     assert result is not None
-    task = find_task(tuning.database, tuning.task, tuning.data)
+    task = _open(config, tuning.database, tuning.task)
     predictions = read_predictions(task, folder / "test.parquet")
     low, high = interval(task, "test", predictions)
     cell = Cell(

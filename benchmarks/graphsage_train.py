@@ -64,7 +64,7 @@ def open_sampling(task: Task, settings: GraphSAGESettings) -> Sampling:
     database = visible_database(task)
     tokenizer = mixture_tokenizer([database], settings.vocab_size, settings.cache)
     store = prepare(database, tokenizer, settings.cache)
-    check_seed_times(task, store.first_time, {s: task.rows(s) for s in ("train", "val", "test")})
+    check_seed_times(task)
     fan_out = fan_outs(store.graph, settings.fan_out)
     return Sampling(store, fan_out, settings.strategy, task.kind == "autocomplete")
 

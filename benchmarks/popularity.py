@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.answer import ASKED, Answer
 from benchmarks.choosing import best_on_validation
-from rfm.data.label_history import Floats
-from rfm.data.task_rows import SPLITS, Ints, TaskSplit
+from rfm.data.label_history import Floats, link_history
+from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime, Task
 from rfm.eval.predictions import Predictions
 
@@ -95,15 +95,8 @@ def _popular(past: PastDestinations, period: int) -> list[Rule]:
 
 def past_destinations(task: Task) -> PastDestinations:
     """Of the rows of all splits."""
-    rows = [task.rows(split) for split in SPLITS]
-    count = [np.diff(r.start) for r in rows]
-    entity = np.concatenate([np.repeat(r.entity, c) for r, c in zip(rows, count, strict=True)])
-    asked = np.concatenate([np.repeat(r.time, c) for r, c in zip(rows, count, strict=True)])
-    destination = np.concatenate([r.destination for r in rows])
-    order = np.lexsort((destination, entity, asked))
     entities = task.database.tables[task.entity_table].num_rows
-    known = asked[order] + task.timedelta
-    return PastDestinations(entity[order], known, destination[order], entities, task.timedelta)
+    return PastDestinations(*link_history(task), entities, task.timedelta)
 
 
 def _best(task: Task, regime: Regime, candidates: dict[str, Sequence[Rule]]) -> Answer:

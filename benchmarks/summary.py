@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -88,9 +88,19 @@ def summarise(results: Path) -> list[Summary]:
             under the same names and yet cannot be averaged: another metric, checkpoint, list of
             pretraining databases or config (seed and folders apart).
     """
+    summaries = grouped(results, read_cells(results))
+    if not summaries:
+        raise ValueError(
+            f"{results}: no results, wanted files <regime>/<database>/<task>/<method>/seed-<n>.json"
+        )
+    return summaries
+
+
+def grouped(results: Path, cells: Iterable[Cell]) -> list[Summary]:
+    """Some cells of a folder, as ``summarise`` does all."""
     groups: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
     metrics: dict[str, Cell] = {}
-    for cell in read_cells(results):
+    for cell in cells:
         group = groups[cell.regime, cell.task, cell.method]
         for other, wanted in (
             (metrics.setdefault(cell.task, cell), ("metric",)),
@@ -99,10 +109,6 @@ def summarise(results: Path) -> list[Summary]:
             _check_same(results, other, cell, wanted)
         _check_score(results, cell, group)
         group.append(cell)
-    if not groups:
-        raise ValueError(
-            f"{results}: no results, wanted files <regime>/<database>/<task>/<method>/seed-<n>.json"
-        )
     by_seed = (sorted(groups[key], key=lambda cell: cell.seed) for key in sorted(groups))
     return [Summary(tuple(cells)) for cells in by_seed]
 

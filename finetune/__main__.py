@@ -14,10 +14,10 @@ from typing import Any
 from lightning import seed_everything
 
 from finetune.config import FREE, FinetuneConfig
-from finetune.opening import find_task
 from rfm.config import run_command
 from rfm.data.attach import visible_database
-from rfm.data.tasks import Task
+from rfm.data.database import open_source
+from rfm.data.tasks import Task, open_task
 from rfm.data.tokenizer import resolve_tokenizer
 from rfm.eval.asking import open_questions, seen_before
 from rfm.eval.predictions import check_scorable
@@ -25,7 +25,7 @@ from rfm.files import file_hash
 from rfm.nn.bf16_linear import use_bf16
 from rfm.nn.model import WEIGHTS, RelationalModel
 from rfm.train.build import build_model
-from rfm.train.finetuner import decide_parts, head_config
+from rfm.train.finetuner import Parts, decide_parts, head_config
 from rfm.train.metrics import make_loggers
 from rfm.train.run_dir import check_same_run, start_run
 from rfm.train.trainer import (
@@ -57,7 +57,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     parts = decide_parts(config.tune.parts, config.checkpoint, uses_gpu(config.trainer))
     trainer, tuning = decided(config.trainer), replace(config.tune, parts=parts)
     config = replace(config, run_dir=run_dir, trainer=trainer, tune=tuning)
-    task = find_task(config.database, config.task, config.data)
+    database = open_source(config.database, config.data.root, config.data.kinds)
+    task = open_task(database, config.task)
     fingerprints = {name: task.database.fingerprint(name) for name in task.database.tables}
     fingerprints[f"task {task.name}"] = task.fingerprint
     weights = Path(config.checkpoint) / WEIGHTS
@@ -68,11 +69,14 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         check_same_run(run_dir, config, fingerprints, FREE, "or delete what is there")
     start_run(run_dir, config, fingerprints)
     seeds = range(config.seed, config.seed + config.seeds)
-    results = [finished_seed(run_dir / f"seed-{s}") or _tune(config, task, s) for s in seeds]
+    results = [
+        finished_seed(run_dir / f"seed-{seed}") or _tune(config, task, parts, seed)
+        for seed in seeds
+    ]
     return {"run_dir": run_dir, **summarise(results)}
 
 
-def _tune(config: FinetuneConfig, task: Task, seed: int) -> dict[str, Any]:
+def _tune(config: FinetuneConfig, task: Task, parts: Parts, seed: int) -> dict[str, Any]:
     """One seed, from the checkpoint to its result."""
     assert config.run_dir is not None
     folder = config.run_dir / f"seed-{seed}"
@@ -81,7 +85,6 @@ def _tune(config: FinetuneConfig, task: Task, seed: int) -> dict[str, Any]:
     warnings = seen_before(model.about, task)
     for warning in warnings:
         _log.warning("WARNING: %s", warning)
-    parts = decide_parts(config.tune.parts, config.checkpoint, uses_gpu(config.trainer))
     cached = parts != "all"
     if not cached and bf16_on_cpu(config.trainer):
         use_bf16(model.backbone.row_encoder.bart.encoder)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import TaskData
-from finetune.opening import find_task
 from rfm.config import run_command, setting
 from rfm.config_types import build
+from rfm.data.database import open_source
 from rfm.data.questions import QuestionConfig, QuestionSampler
 from rfm.data.task_rows import TaskSplit
-from rfm.data.tasks import Regime, Task
+from rfm.data.tasks import Regime, Task, open_task
 from rfm.eval.asking import open_questions
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.predictions import METRICS, Predictions, score, write_predictions
@@ -49,9 +49,10 @@ def answer(config: PredictConfig) -> dict[str, Any]:
         raise ValueError(
             f"checkpoint {config.checkpoint} has not been fine-tuned: see `python -m finetune`"
         )
-    database, name = tuned["task"].split("/", 1)
-    task = find_task(config.database, config.task or name, config.data)
-    if task.name != name or task.database.name != database:
+    name = tuned["task"].split("/", 1)[1]
+    opened = open_source(config.database, config.data.root, config.data.kinds)
+    task = open_task(opened, config.task or name)
+    if task.full_name != tuned["task"]:
         _log.warning("the checkpoint was fine-tuned on %s, not %s", tuned["task"], task.full_name)
     regime: Regime = config.regime or tuned["regime"]
     sampler = open_tuned(model, task, config.data.cache)

@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 
 from rfm.data import questions as questions_module
 from rfm.data import recommend as recommend_module
@@ -26,6 +27,10 @@ from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime, Task, open_task
 from rfm.data.tokenizer import Tokenizer, mixture_tokenizer
 from rfm.eval.predict import ask_all
+from rfm.nn.backbone import BackboneConfig
+from rfm.nn.model import RelationalModel
+from rfm.train.build import build_model
+from rfm.train.finetuner import head_config
 
 SMALL = QuestionConfig(
     children=6, history=8, grandchildren=2, max_rows=60, size=8, eval_size=16, bucket_rows=8
@@ -136,3 +141,15 @@ def known_rows(task: Task, splits: Sequence[TaskSplit] = ("train", "val", "test"
         rows = task.rows(split)
         found.append(np.repeat(rows.time, np.maximum(1, np.diff(rows.start))) + task.timedelta)
     return np.concatenate(found)
+
+
+def untrained(asker: Asker, seed: int = 1) -> RelationalModel:
+    """An untrained model with a head for the asker's task, whose every part counts."""
+    torch.manual_seed(seed)
+    model = build_model(BackboneConfig(), asker.tokenizer, 40, compiled=False)
+    model.about = {"databases": {}, "serialisation": "compact"}
+    model.add_head(head_config(asker.sampler))
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model.eval()

@@ -369,12 +369,17 @@ class DescribeConfig:
     check: bool = setting(False, help="also read all keys and times and check them")
 
 
+def open_source(spec: str, root: Path | None, kinds: Path | None) -> Database:
+    """`open_database` with a YAML file of the kinds of several databases, by their names."""
+    database = open_database(spec, root)
+    overrides = read_overrides(read_kinds(kinds).get(database.name))
+    return replace(database, overrides=overrides)
+
+
 def _main(config: DescribeConfig) -> Mapping[str, Any]:
     from rfm.data.checks import check_database
 
-    database = open_database(config.database, config.data.root)
-    kinds_of = read_kinds(config.data.kinds)
-    database = replace(database, overrides=read_overrides(kinds_of.get(database.name)))
+    database = open_source(config.database, config.data.root, config.data.kinds)
     if config.check:
         check_database(database)
     print(database.describe())

@@ -94,3 +94,15 @@ def label_history(task: Task, group: Ints | None = None) -> LabelHistory:
     keep = ~np.isnan(outcome).any(axis=1) & (owner >= 0)
     order = np.flatnonzero(keep)[np.lexsort((asked[keep], owner[keep]))]
     return LabelHistory(owner[order], asked[order] + task.timedelta, asked[order], outcome[order])
+
+
+def link_history(task: Task) -> tuple[Ints, Ints, Ints]:
+    """The labels of all splits of a recommendation, in the order of when they were known: entity
+    [n], known [n] in unix seconds, destination [n]."""
+    rows = [task.rows(split) for split in SPLITS]
+    count = [np.diff(r.start) for r in rows]
+    entity = np.concatenate([np.repeat(r.entity, c) for r, c in zip(rows, count, strict=True)])
+    asked = np.concatenate([np.repeat(r.time, c) for r, c in zip(rows, count, strict=True)])
+    destination = np.concatenate([r.destination for r in rows])
+    order = np.lexsort((destination, entity, asked))
+    return entity[order], asked[order] + task.timedelta, destination[order]

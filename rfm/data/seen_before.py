@@ -16,14 +16,16 @@ import numpy.typing as npt
 from rfm.data.attach import AttachedTask
 from rfm.data.batch import NUM_SEEN_FEATURES
 from rfm.data.degrees import count_children
+from rfm.data.label_history import link_history
 from rfm.data.sampler import Seeds, fan_outs, sample
 from rfm.data.store import RowStore
-from rfm.data.task_rows import SPLITS, Ints
+from rfm.data.task_rows import Ints
 
 Floats = npt.NDArray[np.float32]
 _WINDOWS = (1, 3)  # of the task's timedelta; and all that is past
 _NEAR = 32  # children of the entity that are looked through, per foreign key
 _DAY = 86_400.0
+_NONE = np.zeros(0, dtype=np.int64)
 
 assert 2 * (len(_WINDOWS) + 1) + 4 == NUM_SEEN_FEATURES
 
@@ -59,15 +61,8 @@ class SeenBefore:
             labels: whether past labels may be seen.
         """
         task, graph = attached.task, store.graph
-        rows = [task.rows(split) for split in SPLITS]
-        owner = [np.repeat(np.arange(len(r)), np.diff(r.start)) for r in rows]
-        known = np.concatenate([r.time[o] for r, o in zip(rows, owner, strict=True)])
-        order = np.argsort(known, kind="stable")
-        order = order if labels else order[:0]
-        self.known: Ints = known[order] + task.timedelta
-        entity = np.concatenate([r.entity[o] for r, o in zip(rows, owner, strict=True)])
-        self.entity: Ints = entity[order]
-        self.destination: Ints = np.concatenate([r.destination for r in rows])[order]
+        history = link_history(task)
+        self.entity, self.known, self.destination = history if labels else (_NONE, _NONE, _NONE)
         self.timedelta, self.graph = task.timedelta, graph
         self.destinations = graph.rows_of(task.destination_table)
         self.size = len(self.destinations)

@@ -7,9 +7,7 @@ the label masked. So the past labels of an entity come as ordinary neighbours.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +18,7 @@ import pandas as pd
 import yaml
 
 from rfm.data.database import Database, Table
+from rfm.data.graph import STATIC
 from rfm.data.schema import suggest
 from rfm.data.task_rows import (
     SPLITS,
@@ -32,6 +31,7 @@ from rfm.data.task_rows import (
     read_frame,
     read_rows,
 )
+from rfm.files import content_hash, file_hash
 
 if TYPE_CHECKING:
     from relbench.manifest import TaskManifest
@@ -76,10 +76,8 @@ class Task:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the content of its files."""
-        digest = hashlib.blake2b(digest_size=16)
-        for path in (self.folder / "manifest.yaml", *(self.path(split) for split in SPLITS)):
-            digest.update(path.read_bytes() if path.is_file() else b"")
-        return digest.hexdigest()
+        paths = [self.folder / "manifest.yaml", *(self.path(split) for split in SPLITS)]
+        return content_hash([file_hash(path) if path.is_file() else "" for path in paths])
 
     def rows(self, split: TaskSplit) -> TaskRows:
         """The rows of a split, read once.
@@ -284,13 +282,17 @@ def _seconds(delta: str | pd.Timedelta, path: Path) -> int:
     return seconds
 
 
-def check_seed_times(task: Task, first_time: int, splits: Mapping[TaskSplit, TaskRows]) -> None:
+def check_seed_times(task: Task) -> None:
     """Say how many rows of each split are asked before the first row of the database.
 
     Raises:
         ValueError: if all rows of a split are.
     """
-    for split, rows in splits.items():
+    database = task.database
+    timed = [name for name, table in database.tables.items() if table.time_column is not None]
+    first_time = min((int(database.times(name).min()) for name in timed), default=STATIC)
+    for split in SPLITS:
+        rows = task.rows(split)
         before = int((rows.time < first_time).sum())
         start = pd.Timestamp(first_time, unit="s") if before else pd.NaT
         if before == len(rows):

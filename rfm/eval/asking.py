@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rfm.data.attach import attach_task
-from rfm.data.graph import STATIC
 from rfm.data.prepare import prepare
 from rfm.data.questions import QuestionConfig, QuestionSampler
 from rfm.data.recommend import RecommendSampler
 from rfm.data.serialise import TokenIds
-from rfm.data.store import RowStore
-from rfm.data.task_rows import SPLITS
 from rfm.data.tasks import Task, check_seed_times
 from rfm.data.tokenizer import Tokenizer
 from rfm.eval.row_cache import cache_rows
@@ -37,8 +34,7 @@ def open_questions(
     attached = attach_task(task, cache, entity_cells=not config.graph)
     serialisation = model.about.get("serialisation", "compact")
     store = prepare(attached.database, tokenizer, cache, serialisation)
-    first = first_time(store, attached.table)
-    check_seed_times(task, first, {split: task.rows(split) for split in SPLITS})
+    check_seed_times(task)
     ids = TokenIds.of(tokenizer)
     states = None
     if cached and config.graph:
@@ -46,17 +42,6 @@ def open_questions(
         states = cache_rows(encoder, [store], ids, cache, config.max_tokens, but=[name])
     kind = RecommendSampler if task.task_type == "recommendation" else QuestionSampler
     return kind(attached, store, ids, model.settings.hops, config, states)
-
-
-def first_time(store: RowStore, but: str) -> int:
-    """The earliest time of a row of any table but one, unix seconds; ``STATIC`` without times."""
-    start, time = store.graph.table_start, store.graph.row_time
-    timed = [
-        int(time[start[t] : start[t + 1]].min())
-        for t, table in enumerate(store.tables)
-        if table.name != but and not store.is_static[t]
-    ]
-    return min(timed, default=STATIC)
 
 
 def seen_before(about: Mapping[str, Any], task: Task) -> tuple[str, ...]:

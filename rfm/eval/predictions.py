@@ -26,6 +26,8 @@ METRICS: dict[TaskType, str] = {
 }
 """RelBench's one metric of each type; where it has none, the usual one. nmae: mean absolute error /
 standard deviation (ddof=1) of the training labels."""
+LEADERBOARDS: tuple[TaskType, ...] = ("binary_classification", "regression", "recommendation")
+"""Types of tasks of which RelBench has one."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def write_leaderboard(task: Task, predictions: Predictions, folder: Path) -> Pat
     """
     from relbench.submit import write_prediction_table
 
-    if task.task_type in ("multiclass_classification", "multilabel_classification"):
+    if task.task_type not in LEADERBOARDS:
         raise ValueError(f"RelBench has no leaderboard for {task.task_type}")
     value = align(task, "test", predictions)
     answer = value.astype(np.int64) if task.top_k else value[:, 0]

@@ -13,14 +13,13 @@ import numpy as np
 
 from rfm.config import is_first_process
 from rfm.data.questions import QuestionSampler
-from rfm.eval.predictions import write_leaderboard, write_predictions
+from rfm.eval.predictions import LEADERBOARDS, write_leaderboard, write_predictions
 from rfm.nn.model import RelationalModel
 from rfm.train.run_dir import write_json
 from rfm.train.tuning import Run, Tuned
 
 RESULT = "result.json"
 _log = logging.getLogger("rfm")
-_LEADERBOARDS = ("binary_classification", "regression", "recommendation")
 
 
 def finished_seed(folder: Path) -> dict[str, Any] | None:
@@ -68,7 +67,7 @@ def write_seed(
         return result
     for split, predictions in tuned.predictions.items():
         write_predictions(task, predictions, folder / f"{split}.parquet")
-    if task.task_type in _LEADERBOARDS:
+    if task.task_type in LEADERBOARDS:
         write_leaderboard(task, tuned.predictions["test"], folder / "leaderboard")
     model.about["finetuned"] = {
         "task": task.full_name,

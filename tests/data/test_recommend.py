@@ -13,25 +13,10 @@ from rfm.data import recommend as recommend_module
 from rfm.data.recommend import AskedLinks, TrainingLinks
 from rfm.eval.asking import open_questions
 from rfm.eval.predict import predict
-from rfm.nn.backbone import BackboneConfig
 from rfm.nn.heads import LinkHead
 from rfm.nn.model import RelationalModel
-from rfm.train.build import build_model
-from rfm.train.finetuner import head_config
-from tests.asked import SMALL, Asker, ask, pose
+from tests.asked import SMALL, ask, pose, untrained
 from tests.batches import differing
-
-
-def recommender(asker: Asker) -> RelationalModel:
-    """An untrained model with a head whose every part counts."""
-    torch.manual_seed(1)
-    model = build_model(BackboneConfig(), asker.tokenizer, 40, compiled=False)
-    model.about = {"databases": {}, "serialisation": "compact"}
-    model.add_head(head_config(asker.sampler))
-    with torch.no_grad():
-        for parameter in model.head.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    return model.eval()
 
 
 def by_brute_force(model: RelationalModel, asked: AskedLinks) -> np.ndarray:
@@ -58,7 +43,7 @@ def test_the_best_are_those_of_brute_force(
 ) -> None:
     monkeypatch.setattr(recommend_module, "_CHUNK", chunk)
     asker = ask(task_shop, name, task_cache)
-    model = recommender(asker)
+    model = untrained(asker)
     for regime in ("frozen", "rolling"):
         asked = AskedLinks(asker.sampler, asker.asked("test", regime))
         found = predict(model, asked)
@@ -75,16 +60,16 @@ def test_fewer_destinations_than_are_wanted_are_filled_up(
     questions = asker.asked("test", "rolling")
     cutoff = np.full_like(questions.cutoff, listed[1])
     asked = AskedLinks(asker.sampler, replace(questions, cutoff=cutoff))
-    found = predict(recommender(asker), asked)
+    found = predict(untrained(asker), asked)
     assert (found[:, 2] == -1).all()
     assert (found[:, :2] >= 0).all()
     nothing = replace(questions, cutoff=np.full_like(cutoff, listed[0] - 1))
-    assert (predict(recommender(asker), AskedLinks(asker.sampler, nothing)) == -1).all()
+    assert (predict(untrained(asker), AskedLinks(asker.sampler, nothing)) == -1).all()
 
 
 def test_the_batches_of_open_questions_are_the_same(task_shop: Path, task_cache: Path) -> None:
     asker = ask(task_shop, "next", task_cache)
-    model = recommender(asker)
+    model = untrained(asker)
     opened = open_questions(model, asker.task, SMALL, task_cache, cached=False)
     a, b = (
         predict(model, AskedLinks(s, s.ask(["test"], "frozen"))) for s in (asker.sampler, opened)

@@ -16,22 +16,15 @@ from rfm.eval.predictions import Predictions
 from rfm.nn.backbone import BackboneConfig
 from rfm.nn.model import RelationalModel
 from rfm.train.build import build_model
-from rfm.train.finetuner import head_config
-from tests.asked import SMALL, Asker, ask
+from tests.asked import SMALL, Asker, ask, untrained
 from tests.task_folders import ONE_OF_EACH_TYPE
 
 
 def answering(asker: Asker) -> RelationalModel:
-    """An untrained model with a head whose every part counts."""
-    torch.manual_seed(2)
-    model = build_model(BackboneConfig(), asker.tokenizer, 40, compiled=False)
-    model.about = {"databases": {}, "serialisation": "compact"}
-    model.add_head(head_config(asker.sampler))
-    with torch.no_grad():
-        for parameter in model.head.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+    """An untrained model whose numbers are clipped nowhere."""
+    model = untrained(asker, seed=2)
     model.head.config = replace(model.head.config, low=-1e9, high=1e9)
-    return model.eval()
+    return model
 
 
 def answers(
