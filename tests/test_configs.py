@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.finetuned import FinetunedConfig
+from finetune.config import FinetuneConfig
 from pretrain.config import PretrainConfig
 from rfm.config import load_config
 from rfm.train.metrics import read_metrics
@@ -16,6 +18,7 @@ from tests.tiny_tuning import tune_task
 
 ALL = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
 TUNING = sorted((ROOT / "configs" / "finetune").glob("*.yaml"))
+BENCHMARKS = sorted((ROOT / "configs" / "benchmarks").glob("*.yaml"))
 KEPT_OUT = {"rel-f1", "completejourney", "se-quantumcomputing"}
 
 
@@ -78,3 +81,17 @@ def test_tuning_runs_shrunken(
     )  # fmt: skip
     assert said["seeds"] == [0]
     assert 0 <= said["test"]["mean"] <= 1
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_a_benchmark_loads(path: Path) -> None:
+    """Every word of every method."""
+    words = [f"config={path}", "checkpoint=runs/real/model"]
+    config = load_config(FinetunedConfig, words, prog="test", doc=None)
+    assert len(config.tasks) == len(set(config.tasks)) >= 3
+    for method in config.methods.values():
+        given = [*method, "database=rel-f1", "task=driver-dnf"]
+        tuning = load_config(FinetuneConfig, given, prog="test", doc=None)
+        assert tuning != load_config(
+            FinetuneConfig, ["checkpoint=none", *given[-2:]], prog="test", doc=None
+        )

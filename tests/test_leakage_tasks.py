@@ -14,6 +14,7 @@ import pytest
 import relbench
 
 from rfm.data.batch import RecommendBatch
+from rfm.data.child_means import ChildMeans
 from rfm.data.graph import STATIC
 from rfm.data.questions import NUM_CALENDAR
 from rfm.data.store import Serialisation, column_entry
@@ -225,7 +226,7 @@ def test_no_token_of_a_hidden_column_appears(task_shop: Path, task_cache: Path, 
 def test_a_label_is_visible_from_the_second_it_is_known(
     task_shop: Path, task_cache: Path, name: str
 ) -> None:
-    asker = ask(task_shop, name, task_cache, max_rows=0)
+    asker = ask(task_shop, name, task_cache, max_rows=0, means=False)
     known, asked = known_rows(asker.task), asker.asked("test", "rolling")
     tried = 0
     for i in range(len(asked) - 1, -1, -1):
@@ -248,6 +249,26 @@ def test_a_label_is_visible_from_the_second_it_is_known(
         assert told(just[0]) != told(before[0])
         tried += 1
     assert tried >= 3
+
+
+def test_a_child_counts_from_the_second_it_is_there(task_shop: Path, task_cache: Path) -> None:
+    asker = ask(task_shop, "buys", task_cache)
+    graph, means = asker.store.graph, ChildMeans(asker.attached, asker.store)
+    entities = graph.rows_of(asker.task.entity_table)
+    tried = 0
+    for key in means.ranks:
+        children = np.asarray(graph.rows_of(graph.tables[graph.foreign_keys[key].child]))
+        start = int(graph.parent_start[key])
+        parent = np.asarray(graph.parent[start : start + children.size])
+        time = np.asarray(graph.row_time[children])
+        for i in np.flatnonzero((parent >= 0) & (time != STATIC))[:20]:
+            moment = np.array([time[i] - 1, time[i]])
+            entity = np.full(2, parent[i] - entities.start)
+            # asked later than the child was there, but as of the moment before it was
+            before, just = means.features(entity, moment[[1, 1]], moment)
+            assert (before != just).any()
+            tried += 1
+    assert tried >= 10
 
 
 def told(batch: AnyBatch) -> list[float]:

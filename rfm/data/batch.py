@@ -25,10 +25,14 @@ from rfm.data.serialise import ROLE_TEXT as ROLE_TEXT
 from rfm.data.serialise import ROLE_VALUE as ROLE_VALUE
 from rfm.data.serialise import TokenRows
 
-NUM_SEEN_FEATURES = 10
+SEEN_FEATURES = (
+    "met_1", "met_3", "met", "near", "near_lately", "share_1", "share_3", "share",
+    "children_lately", "children",
+)  # fmt: skip
 """Of an entity and a destination, see ``rfm.data.seen_before``: how often the two came together in
 three windows of past labels, how often and how lately around the entity; of the destination alone:
 its share of the labels of each window, and its children, the latest and all."""
+NUM_SEEN_FEATURES = len(SEEN_FEATURES)
 _PAD_TO = 2
 
 

@@ -15,6 +15,7 @@ from rfm.data.assemble import question_batch
 from rfm.data.attach import KNOWN, AttachedTask
 from rfm.data.batch import TaskBatch
 from rfm.data.cached import RowStates
+from rfm.data.child_means import ChildMeans
 from rfm.data.draws import MaskedDraw
 from rfm.data.graph import Int32
 from rfm.data.past_labels import PastLabels
@@ -43,6 +44,9 @@ class QuestionConfig:
     strategy: Strategy = setting("last", help="which children: the latest, or any")
     told: bool = setting(
         True, help="tell the head when is asked, and the means of past labels where they are seen"
+    )
+    means: bool = setting(
+        True, help="tell the head the means of the numbers in the entity's latest children"
     )
     graph: bool = setting(True, help="false: the question's own row alone, with its entity's cells")
     size: int = setting(64, ge=1, help="questions per training batch")
@@ -112,6 +116,7 @@ class QuestionSampler:
         self.fan_out = self.reach(per_hop, [config.history if n else 0 for n in per_hop])
         self.budget = TokenBudget(config.max_tokens, 1, 1, config.bucket_rows)
         self.past: PastLabels | None = None
+        self.means: ChildMeans | None = None
 
     def reach(self, per_hop: Sequence[int], history: Sequence[int]) -> Int32:
         """[hops, edge types] children per hop, and of them past labels; no hop without a graph."""
@@ -128,7 +133,9 @@ class QuestionSampler:
             return 0
         if self.config.history:
             self.past = PastLabels(self.attached, center, scale)
-        return NUM_CALENDAR + (self.past.width if self.past else 0)
+        if self.config.means and self.config.graph:
+            self.means = ChildMeans(self.attached, self.store)
+        return NUM_CALENDAR + sum(one.width for one in (self.past, self.means) if one is not None)
 
     def told(self, questions: Questions) -> npt.NDArray[np.float32]:
         """[n, H]: the time of year and of week at which each is asked, as sine and cosine; log(1 +
@@ -140,8 +147,9 @@ class QuestionSampler:
         behind = (questions.now - questions.cutoff) / self.attached.task.timedelta
         calendar = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
         parts = [np.stack([*calendar, np.log1p(behind.clip(min=0))], axis=1)]
-        if self.past is not None:
-            parts.append(self.past.features(questions.entity, questions.now, questions.cutoff))
+        for one in (self.past, self.means):
+            if one is not None:
+                parts.append(one.features(questions.entity, questions.now, questions.cutoff))
         return np.concatenate(parts, axis=1).astype(np.float32)
 
     def ask(self, splits: Sequence[TaskSplit], regime: Regime) -> Questions:

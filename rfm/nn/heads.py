@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rfm.config import setting
-from rfm.data.batch import NUM_SEEN_FEATURES, RecommendBatch, TaskBatch
+from rfm.data.batch import NUM_SEEN_FEATURES, SEEN_FEATURES, RecommendBatch, TaskBatch
 from rfm.nn.backbone import States
 from rfm.nn.gather import take
 from rfm.nn.objectives import Link
@@ -27,6 +27,7 @@ AnswerType = Literal[
     "recommendation",
 ]
 _SEEN_WIDTH = 32
+_AT_FIRST = {"near_lately": 2.0, "children_lately": 2.0}  # of the features of a pair
 _ROBUST = 0.5  # standard deviations up to which the loss of a regression is quadratic
 
 
@@ -103,7 +104,8 @@ class EntityHead(nn.Module):
 class LinkHead(nn.Module):
     """A question and destinations -> scores [Q, P]: two towers, as pretrained by the link
     objective, and what is known of each pair: whether it has been seen before, and how popular the
-    destination is."""
+    destination is. It starts from what is going on: destinations that rows of late point at, above
+    all those around the entity."""
 
     def __init__(self, width: int, config: HeadConfig) -> None:
         super().__init__()
@@ -113,7 +115,8 @@ class LinkHead(nn.Module):
         self.more = nn.Sequential(
             nn.Linear(NUM_SEEN_FEATURES, _SEEN_WIDTH), nn.GELU(), nn.Linear(_SEEN_WIDTH, 1)
         )
-        nn.init.constant_(self.seen.weight, 0.3)
+        at_first = [_AT_FIRST.get(name, 0.0) for name in SEEN_FEATURES]
+        self.seen.weight.data.copy_(torch.tensor([at_first]))
         for layer in (self.seen, self.more[2]):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.more[2].weight)  # type: ignore[arg-type]

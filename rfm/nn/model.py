@@ -90,10 +90,13 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
             row_encoder.freeze()
 
     def add_head(self, config: HeadConfig, dropout: float = 0.0) -> EntityHead | LinkHead:
-        """A new head, which answers a task; one that recommends starts from the link objective."""
+        """A new head, which answers a task; one that recommends starts from the link objective, but
+        for its last layer: what the states add comes after what is known of each pair."""
         head = make_head(self.backbone.row_encoder.width, config, dropout)
         if isinstance(head, LinkHead):
             head.link.load_state_dict(self.link.state_dict())
+            for parameter in head.link.candidate[-1].parameters():
+                nn.init.zeros_(parameter)
         self.heads.append(head)
         return head
 

@@ -18,7 +18,7 @@ from rfm.data.task_rows import Ints
 from rfm.data.tasks import Task
 from rfm.eval.predict import Answerer, Asked
 from rfm.eval.predictions import higher_is_better, score_rows
-from rfm.nn.heads import HeadConfig, LinkHead
+from rfm.nn.heads import EntityHead, HeadConfig, LinkHead
 from rfm.nn.model import RelationalModel
 from rfm.train.optim import OptimConfig, make_schedule, make_tuning_optimizer
 
@@ -49,6 +49,9 @@ class TuneConfig:
     lrs: tuple[float, ...] = setting(
         (), gt=0, help="learning rates of which the best on validation is kept; empty: optim.lr"
     )
+    head_lr: float = setting(
+        4.0, gt=0, help="how many times as fast a head learns that has not been pretrained"
+    )
     refit: bool = setting(False, help="train anew on train and val, for the best number of steps")
 
 
@@ -58,6 +61,7 @@ class Finetuner(LightningModule):
     Args:
         model: with its head, the last of its heads.
         asked: the questions that are validated on: rows [n] of the validation split.
+        head_lr: see ``TuneConfig``.
     """
 
     def __init__(
@@ -69,10 +73,11 @@ class Finetuner(LightningModule):
         asked: Asked,
         rows: Ints,
         seed: int,
+        head_lr: float = 1.0,
     ) -> None:
         super().__init__()
         self.model, self.task, self.asked, self.rows = model, task, asked, rows
-        self.optim, self.seed = optim, seed
+        self.optim, self.seed, self.head_lr = optim, seed, head_lr
         choose_parts(model, parts)
         self.answered, self.answerer = torch.zeros(0), Answerer(model, asked)
 
@@ -105,7 +110,9 @@ class Finetuner(LightningModule):
         return score_rows(self.task, "val", self.rows, answered.cpu().numpy())
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_tuning_optimizer(self.model, self.optim)
+        head = self.model.head
+        new = head if isinstance(head, EntityHead) else None
+        optimizer = make_tuning_optimizer(self.model, self.optim, new, self.head_lr)
         schedule = make_schedule(optimizer, self.optim)
         return {
             "optimizer": optimizer,

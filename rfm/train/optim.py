@@ -43,9 +43,25 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 
 
-def make_tuning_optimizer(model: nn.Module, config: OptimConfig) -> AnchoredAdamW:
-    """The same for fine-tuning: what has been pretrained decays towards the weights it has now."""
-    return AnchoredAdamW(make_optimizer(model, config).param_groups, config)
+def make_tuning_optimizer(
+    model: nn.Module, config: OptimConfig, new: nn.Module | None = None, factor: float = 1.0
+) -> AnchoredAdamW:
+    """The same for fine-tuning: what has been pretrained decays towards the weights it has now.
+
+    Args:
+        new: a part that has not been pretrained, which learns ``factor`` times as fast.
+    """
+    faster = {id(p) for p in new.parameters()} if new is not None else set()
+    groups = [
+        {
+            "params": [p for p in group["params"] if (id(p) in faster) == is_new],
+            "weight_decay": group["weight_decay"],
+            "lr": config.lr * (factor if is_new else 1.0),
+        }
+        for group in make_optimizer(model, config).param_groups
+        for is_new in (False, True)
+    ]
+    return AnchoredAdamW([group for group in groups if group["params"]], config)
 
 
 class AnchoredAdamW(torch.optim.AdamW):
@@ -53,7 +69,7 @@ class AnchoredAdamW(torch.optim.AdamW):
     al. 2018, arXiv 1802.01483), decoupled from the gradient as AdamW's own."""
 
     def __init__(self, groups: list[dict[str, Any]], config: OptimConfig) -> None:
-        groups = [{"params": g["params"], "pull": g["weight_decay"]} for g in groups]
+        groups = [{"params": g["params"], "lr": g["lr"], "pull": g["weight_decay"]} for g in groups]
         super().__init__(groups, lr=config.lr, betas=config.betas, weight_decay=0.0)
         self.anchors = [[p.detach().clone() for p in g["params"]] for g in groups]
 

@@ -73,6 +73,7 @@ def make_trainer(
     callbacks: Sequence[Callback],
     first: Sequence[Callback] = (),
     stop_at: int = 0,
+    from_start: bool = False,
 ) -> Trainer:
     """A trainer for ``optim.steps`` optimiser steps over endless batches.
 
@@ -80,6 +81,7 @@ def make_trainer(
         first: callbacks that come before the averaging of weights: they see the averaged ones when
             a validation ends.
         stop_at: stop at this step of the schedule; 0: at its end.
+        from_start: validate before the first step, too.
     """
     gpu = uses_gpu(config)
     devices, nodes = processes(config)
@@ -98,7 +100,7 @@ def make_trainer(
         use_distributed_sampler=False,
         val_check_interval=log.val_every * optim.accumulate,
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=-1 if from_start else 0,
         log_every_n_steps=log.every,
         logger=list(loggers),
         callbacks=[*first, *averaging, *callbacks, *bar],

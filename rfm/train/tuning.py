@@ -77,7 +77,7 @@ def tune(
     run, best = max(tried, key=lambda one: one[1].sign * one[1].score)
     model.load_state_dict(best.weights, strict=False)
     validation = _answer(model, sampler, "val", run.regime)
-    if run.tune.refit:
+    if run.tune.refit and best.step:
         _log.info("once more on train and val rows, %d steps", best.step)
         model.load_state_dict(before, strict=False)
         _fit(model, sampler, run, ["train", "val"], best.step, loggers, None)
@@ -132,8 +132,9 @@ def _fit(
         [PlainProgress(log.val_every, steps)],
         [best] if best is not None else [],
         stop_at=steps,
+        from_start=best is not None,
     )
-    module = Finetuner(model, task, run.parts, run.optim, val, chosen, run.seed)
+    module = Finetuner(model, task, run.parts, run.optim, val, chosen, run.seed, run.tune.head_lr)
     trainer.fit(module, BatchData(train, val, loader_workers(run.workers, run.trainer)))
     model.to(trainer.strategy.root_device)
 

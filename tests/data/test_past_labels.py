@@ -93,7 +93,7 @@ def calendar(now: int) -> list[float]:
 def test_past_labels_are_those_of_the_reference(
     task_shop: Path, task_cache: Path, name: str
 ) -> None:
-    asker = ask(task_shop, name, task_cache)
+    asker = ask(task_shop, name, task_cache, means=False)
     labels, told = labels_of(asker), 0
     table = asker.attached.database.tables[asker.attached.table]
     rows = pq.read_table(table.path, columns=list(table.foreign_keys)).to_pylist()
@@ -127,7 +127,7 @@ def settled(keys: int, outputs: int) -> list[int]:
 
 def test_the_width_is_that_of_the_features(task_shop: Path, task_cache: Path) -> None:
     for name in ENTITY_TASKS:
-        asker = ask(task_shop, name, task_cache)
+        asker = ask(task_shop, name, task_cache, means=False)
         past = PastLabels(asker.attached, 0.0, 1.0)
         row, now = np.arange(3), np.full(3, 1_600_000_000)
         assert past.features(row, now, now).shape == (3, past.width)
@@ -161,7 +161,7 @@ def meetings(asker: Asker) -> Iterator[tuple[int, int, int]]:
 def test_what_has_been_seen_is_that_of_the_reference(
     task_shop: Path, task_cache: Path, name: str, regime: Regime
 ) -> None:
-    asker = ask(task_shop, name, task_cache)
+    asker = ask(task_shop, name, task_cache, means=False)
     pairs, delta, size = list(meetings(asker)), asker.task.timedelta, 15
     orders = pd.read_parquet(task_shop / "db" / "orders.parquet")
     reviews = pd.read_parquet(task_shop / "db" / "reviews.parquet")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rfm.data.batch import NUM_SEEN_FEATURES
+from rfm.data.batch import NUM_SEEN_FEATURES, SEEN_FEATURES
 from rfm.nn.backbone import States
 from rfm.nn.heads import EntityHead, HeadConfig, LinkHead, make_head
 
@@ -192,13 +192,19 @@ def test_scores_of_chunks_are_those_of_all() -> None:
     assert none.shape == (3, 0)
 
 
-def test_more_meetings_score_higher_at_first() -> None:
-    head = LinkHead(WIDTH, HeadConfig("shop/x", "recommendation", 3))
-    seen = torch.zeros(1, 2, NUM_SEEN_FEATURES)
-    seen[0, 1, :5] = 1.0
+def test_a_recommendation_starts_from_what_is_going_on() -> None:
+    """Before any training, late rows count, and whatever else is known of a pair does not."""
+    fresh = LinkHead(WIDTH, HeadConfig("shop/x", "recommendation", 3))
+    seen = torch.zeros(1, 3, NUM_SEEN_FEATURES)
+    seen[0, 1, SEEN_FEATURES.index("near_lately")] = 1.0
+    seen[0, 2, SEEN_FEATURES.index("children_lately")] = 1.0
     zero = torch.zeros(1, WIDTH)
-    never, often = head.scores(zero, zero.expand(2, -1), seen)[0].tolist()
-    assert often > never
+    never, near, there = fresh.scores(zero, zero.expand(3, -1), seen)[0].tolist()
+    assert min(near, there) > never
+    seen[0, 0, SEEN_FEATURES.index("share")] = 1.0
+    torch.testing.assert_close(
+        fresh.scores(zero, zero.expand(3, -1), seen)[0, 0], torch.tensor(never)
+    )
 
 
 def test_robust_loss_is_bounded_in_slope() -> None:

@@ -20,6 +20,7 @@ from rfm import RelationalModel
 from rfm.data.corpus import Corpus
 from rfm.data.tokenizer import Tokenizer
 from rfm.nn.backbone import BackboneConfig
+from rfm.nn.heads import HeadConfig, LinkHead
 from rfm.nn.model import CARD, CONFIG, TOKENIZER, WEIGHTS
 from rfm.nn.row_encoder import RowEncoderConfig, bart_config
 from rfm.train.build import build_model, describe_training
@@ -303,3 +304,15 @@ def test_bart_that_is_not_there(tiny_corpus: Corpus, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match="'nobody/no-bart' is neither a local folder nor in the"):
         build_model(pretrained("nobody/no-bart"), tiny_corpus.tokenizer, MAX_TOKENS, compiled=False)
+
+
+def test_a_head_that_recommends_starts_from_the_link_objective(saved: Path) -> None:
+    """All but the layer that lets the states count."""
+    model = RelationalModel.from_pretrained(saved)
+    head = model.add_head(HeadConfig("shop/x", "recommendation", 3))
+    assert isinstance(head, LinkHead)
+    own, pretrained = head.link.state_dict(), model.link.state_dict()
+    last = {"candidate.2.weight", "candidate.2.bias"}
+    assert last < set(own)
+    for name, value in own.items():
+        assert torch.equal(value, torch.zeros_like(value) if name in last else pretrained[name])

@@ -164,7 +164,7 @@ def test_the_weights_of_the_best_validation_are_kept(
         )
         result = read_result(run_dir, seed)
         curve = dict(result["curve"])
-        assert list(curve) == list(range(1, 9))
+        assert list(curve) == list(range(9))  # before the first step, too
         assert result["validation"] == max(curve.values())
         assert curve[result["steps"]] == max(curve.values())
         earlier += result["steps"] < 8
@@ -284,6 +284,20 @@ def test_weights_decay_towards_where_they_began() -> None:
     torch.testing.assert_close(layer.weight, torch.ones(2, 2))
 
 
+def test_a_new_head_learns_faster() -> None:
+    old, new = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    model = torch.nn.ModuleList([old, new])
+    config = replace(OptimConfig(), lr=0.01, weight_decay=0.0)
+    optimizer = make_tuning_optimizer(model, config, new, 4.0)
+    before = [p.detach().clone() for p in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moved = [(a - b).detach() for a, b in zip(before, model.parameters(), strict=True)]
+    for change, by in zip(moved, (0.01, 0.01, 0.04, 0.04), strict=True):
+        torch.testing.assert_close(change, torch.full_like(change, by))
+
+
 @pytest.mark.parametrize("name", ONE_OF_EACH_TYPE)
 @pytest.mark.parametrize("parts", ["all", "graph", "head"])
 @pytest.mark.parametrize("reads", [True, False])
@@ -315,12 +329,12 @@ def test_what_no_task_asks_for_is_never_trained(checkpoint: Path) -> None:
 def test_an_equal_validation_is_no_better_one(
     tmp_path: Path, task_shop: Path, task_cache: Path
 ) -> None:
-    """What learns nothing scores the same at every validation."""
+    """What learns nothing scores the same at every validation, and stays as it began."""
     steps = ("optim.steps=30", "tune.val_every=1", "tune.patience=3", "optim.lr=1e-30")
     tune_task(task_shop, "spend", task_cache, tmp_path, *steps)
     result = read_result(tmp_path)
     assert len({score for _, score in result["curve"]}) == 1
-    assert (result["steps"], result["curve"][-1][0]) == (1, 4)
+    assert (result["steps"], result["curve"][-1][0]) == (0, 3)
 
 
 @pytest.mark.parametrize("word", ["trainer.compile=true", "trainer.strategy=sharded"])
