@@ -6,7 +6,9 @@
 Where validation rows are few and of one short time, they rank what is tried by chance: on rel-f1's
 driver-dnf their standard error is 0.023. Each window is a RelBench folder of its own, named by the
 day that its test rows begin, with the database's files linked and its train and validation rows
-split anew; rows of the test split go nowhere.
+split anew; rows of the test split go nowhere. Windows are databases of their own name: kinds of
+columns go by it, and no warning says that a checkpoint was pretrained on the database itself, which
+makes its scores here worthless.
 """
 
 from __future__ import annotations
@@ -76,6 +78,8 @@ def backtests(config: BacktestConfig) -> dict[str, Any]:
     for day in config.test:
         test = _day(day, database)
         folder = config.out / f"{database.name}-{test.date()}"
+        if folder.exists():
+            raise ValueError(f"{folder} is there already: delete it, or give another out")
         with publish(folder) as temporary:
             _write(temporary, database, tasks, test, config)
         folders.append(str(folder))
@@ -84,7 +88,7 @@ def backtests(config: BacktestConfig) -> dict[str, Any]:
 
 def _day(text: str, database: Database) -> pd.Timestamp:
     try:
-        day = pd.Timestamp(text)
+        day = pd.Timestamp(text).tz_localize(None).normalize()
     except ValueError:
         raise ValueError(f"test={text}: wanted a day such as 1995-01-01") from None
     last = pd.Timestamp(database.test_timestamp, unit="s")
@@ -111,7 +115,10 @@ def _write(
         shutil.copyfile(task.folder / "manifest.yaml", own / "manifest.yaml")
         for split, rows in _split(task, val, test, config.length).items():
             if rows.empty:
-                raise ValueError(f"{task.full_name}: no {split} rows for a test from {test.date()}")
+                raise ValueError(
+                    f"{task.full_name}: no {split} rows for a test from {test.date()}: choose "
+                    "another day, or a greater length"
+                )
             _log.info("%s from %s: %d %s rows", task.full_name, test.date(), len(rows), split)
             rows.to_parquet(own / f"{split}.parquet", index=False)
 

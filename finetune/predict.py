@@ -74,7 +74,7 @@ def open_tuned(model: RelationalModel, task: Task, cache: Path) -> QuestionSampl
     """The questions of a task, as a fine-tuned model was asked them.
 
     Raises:
-        ValueError: if the model's head answers another type of task.
+        ValueError: if the model's head answers another type of task, or is told other things.
     """
     head, tuned = model.head.config, model.about["finetuned"]
     outputs = task.top_k or task.outputs
@@ -85,8 +85,13 @@ def open_tuned(model: RelationalModel, task: Task, cache: Path) -> QuestionSampl
         )
     config = build(QuestionConfig, tuned["question"], "question", None)
     sampler = open_questions(model, task, config, cache, tuned["cached"])
-    if head.told:
-        sampler.tell(head.center, head.scale)
+    told = sampler.tell(head.center, head.scale) if head.told else 0
+    if told != head.told:
+        raise ValueError(
+            f"the checkpoint's head is told {head.told} numbers, but {task.full_name} has {told} "
+            "to tell: was it fine-tuned on a database with other foreign keys or columns, or by "
+            "an older version? Fine-tune it on this one"
+        )
     return sampler
 
 

@@ -92,6 +92,4 @@ def test_a_benchmark_loads(path: Path) -> None:
     for method in config.methods.values():
         given = [*method, "database=rel-f1", "task=driver-dnf"]
         tuning = load_config(FinetuneConfig, given, prog="test", doc=None)
-        assert tuning != load_config(
-            FinetuneConfig, ["checkpoint=none", *given[-2:]], prog="test", doc=None
-        )
+        assert tuning.checkpoint in {"none", *(word.partition("=")[2] for word in method)}

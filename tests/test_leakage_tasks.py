@@ -14,13 +14,13 @@ import pytest
 import relbench
 
 from rfm.data.batch import RecommendBatch
-from rfm.data.child_means import ChildMeans
+from rfm.data.child_means import ChildMeans, Floats
 from rfm.data.graph import STATIC
 from rfm.data.questions import NUM_CALENDAR
 from rfm.data.store import Serialisation, column_entry
 from rfm.data.task_rows import SPLITS, TaskSplit
 from rfm.data.tasks import Regime, Task
-from tests.asked import AnyBatch, ask, known_rows
+from tests.asked import AnyBatch, Asker, ask, known_rows
 from tests.batches import bits, differing, shown_rows
 from tests.shop import TEST_SECONDS, VAL_SECONDS
 from tests.task_folders import ONE_OF_EACH_TYPE, TASKS
@@ -103,6 +103,16 @@ def test_what_is_before_the_cutoff_does_change_batches(
     parts = changed(a, b)
     assert any(".age" in at for at in parts)
     assert (".seen" if before.task.top_k else ".told") in parts
+    if before.task.kind == "forecast" and not before.task.top_k:
+        a, b = (means(x) for x in (before, after))
+        assert (a != b).any()
+
+
+def means(asker: Asker) -> Floats:
+    """What the children of entities say, of validation questions."""
+    asked = asker.asked("val", "frozen")
+    found = ChildMeans(asker.attached, asker.store)
+    return found.features(asked.entity, asked.now, asked.cutoff)
 
 
 @every_task
@@ -256,7 +266,7 @@ def test_a_child_counts_from_the_second_it_is_there(task_shop: Path, task_cache:
     graph, means = asker.store.graph, ChildMeans(asker.attached, asker.store)
     entities = graph.rows_of(asker.task.entity_table)
     tried = 0
-    for key in means.ranks:
+    for key in means.tables:
         children = np.asarray(graph.rows_of(graph.tables[graph.foreign_keys[key].child]))
         start = int(graph.parent_start[key])
         parent = np.asarray(graph.parent[start : start + children.size])
@@ -272,7 +282,7 @@ def test_a_child_counts_from_the_second_it_is_there(task_shop: Path, task_cache:
 
 
 def told(batch: AnyBatch) -> list[float]:
-    """What past labels alone say, without how long ago the cutoff is."""
+    """What past labels say, without how long ago the cutoff is; of a sampler without means."""
     if isinstance(batch, RecommendBatch):
         return batch.seen[0, :, :3].flatten().tolist()
     return batch.told[0, NUM_CALENDAR:].tolist()

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rfm.data.attach import AttachedTask
-from rfm.data.graph import STATIC, EntityGraph
+from rfm.data.degrees import count_children
+from rfm.data.graph import STATIC
+from rfm.data.sampler import Seeds
 from rfm.data.serialise import value_ranks
-from rfm.data.store import RowStore
+from rfm.data.store import RowStore, TableStore
 from rfm.data.task_rows import Ints
 
 _LAST = (4, 16, 64)  # of the latest children
-_AT_ONCE = 4096  # questions
 Floats = npt.NDArray[np.float32]
 
 
@@ -28,8 +29,9 @@ class ChildMeans:
         graph = store.graph
         entity, own = (graph.tables.index(t) for t in (attached.task.entity_table, attached.table))
         self.graph, self.timedelta = graph, attached.task.timedelta
-        self.ranks = {
-            f: _ranks(store, key.child)
+        self.first_entity = graph.rows_of(attached.task.entity_table).start
+        self.tables = {
+            f: store.tables[key.child]
             for f, key in enumerate(graph.foreign_keys)
             if key.parent == entity and key.child != own
         }
@@ -37,7 +39,7 @@ class ChildMeans:
     @property
     def width(self) -> int:
         """Numbers per question, H."""
-        return sum(2 + len(_LAST) * rank.shape[1] for rank in self.ranks.values())
+        return sum(2 + len(_LAST) * _numbers(table).size for table in self.tables.values())
 
     def features(self, entity: Ints, now: Ints, cutoff: Ints) -> Floats:
         """[n, H] of questions about entities [n], asked at ``now`` of what is there by ``cutoff``
@@ -45,55 +47,55 @@ class ChildMeans:
 
         For each foreign key: log(1 + how many children there are), log(1 + age of the latest, in
         timedeltas); the mean rank of each column's numbers, from -1 to 1, over the latest children.
+        All is 0 of an entity that is not there yet, whose children the graph does not reach either.
         """
-        out = np.zeros((entity.size, self.width), dtype=np.float32)
-        for start in range(0, entity.size, _AT_ONCE):
-            some = slice(start, start + _AT_ONCE)
-            parts = [np.zeros((entity[some].size, 0), dtype=np.float32)]
-            for key in self.ranks:
-                parts += self._of_key(key, entity[some], now[some], cutoff[some])
-            out[some] = np.concatenate(parts, axis=1)
+        parts = [np.zeros((entity.size, 0), dtype=np.float32)]
+        for key in self.tables:
+            parts += self._of_key(key, entity, now, cutoff)
+        out = np.concatenate(parts, axis=1).astype(np.float32)
+        out[np.asarray(self.graph.row_time[self.first_entity + entity]) > cutoff] = 0
         return out
 
     def _of_key(self, key: int, entity: Ints, now: Ints, cutoff: Ints) -> list[Floats]:
-        graph = self.graph
-        child, count = latest_children(graph, key, entity, cutoff, max(_LAST))
+        graph, table = self.graph, self.tables[key]
+        child, count = self._latest(key, entity, cutoff)
         there = child >= 0
         time = np.asarray(graph.row_time[np.where(there[:, 0], child[:, 0], 0)])
         age = np.where(there[:, 0] & (time != STATIC), now - time, 0) / self.timedelta
-        first = graph.table_start[graph.foreign_keys[key].child]
-        rank = self.ranks[key][np.where(there, child - first, 0)]
-        known = there[:, :, None] & ~np.isnan(rank)
+        first = int(graph.table_start[graph.foreign_keys[key].child])
+        rank = np.full((*child.shape, _numbers(table).size), np.nan, dtype=np.float32)
+        rank[there] = _ranks(table, child[there] - first)
+        known = ~np.isnan(rank)
         total, number = np.cumsum(np.where(known, rank, 0), axis=1), np.cumsum(known, axis=1)
         means = [total[:, n - 1] / np.maximum(number[:, n - 1], 1) for n in _LAST]
         return [np.log1p(count)[:, None], np.log1p(age.clip(min=0))[:, None], *means]
 
-
-def latest_children(
-    graph: EntityGraph, key: int, parent: Ints, cutoff: Ints, most: int
-) -> tuple[Ints, Ints]:
-    """The latest children of local rows [n] by a foreign key, as of cutoffs [n]: global rows [n,
-    most], the latest first, -1 where there are no more; and how many [n] there are in all."""
-    child = np.full((parent.size, most), -1, dtype=np.int64)
-    count = np.zeros(parent.size, dtype=np.int64)
-    at = int(graph.child_ptr_start[key]) + parent
-    start, stop = np.asarray(graph.child_ptr[at]), np.asarray(graph.child_ptr[at + 1])
-    for i in range(parent.size):
-        rows = graph.child[start[i] : stop[i]]
-        count[i] = end = int(np.searchsorted(graph.row_time[rows], cutoff[i], side="right"))
-        some = rows[max(0, end - most) : end][::-1]
-        child[i, : some.size] = some
-    return child, count
+    def _latest(self, key: int, entity: Ints, cutoff: Ints) -> tuple[Ints, Ints]:
+        """Global rows [n, most] of the latest children, the latest first, -1 where there are no
+        more; and how many [n] there are in all."""
+        graph, rows = self.graph, self.first_entity + entity
+        number, keys = np.arange(entity.size), np.full(entity.size, key)
+        count = count_children(graph, Seeds.at(rows, cutoff), number, rows, keys).astype(np.int64)
+        start = np.asarray(graph.child_ptr[graph.child_ptr_start[key] + entity])
+        back = np.arange(1, max(_LAST) + 1)
+        place = (start + count)[:, None] - back
+        child = np.full(place.shape, -1, dtype=np.int64)
+        there = back <= count[:, None]
+        child[there] = graph.child[place[there]]
+        return child, count
 
 
-def _ranks(store: RowStore, table: int) -> Floats:
-    """Ranks [rows, V] of a table's numbers and booleans, NaN where they are null; never without a
-    row. Dates are left out: they only ever grow."""
-    cells = store.tables[table]
-    columns = np.flatnonzero(cells.is_value & ~cells.is_datetime)
-    out = np.full((max(1, cells.num_rows), columns.size), np.nan, dtype=np.float32)
+def _numbers(table: TableStore) -> Ints:
+    """The columns [V] of numbers and booleans; not of dates, which only ever grow."""
+    return np.flatnonzero(table.is_value & ~table.is_datetime)
+
+
+def _ranks(table: TableStore, rows: Ints) -> Floats:
+    """Ranks [n, V] from -1 to 1 of the numbers of local rows [n], NaN where they are null."""
+    columns = _numbers(table)
+    out = np.empty((rows.size, columns.size), dtype=np.float32)
     for i, column in enumerate(columns):
-        z = cells.values(np.arange(cells.num_rows), int(column))
-        rank = value_ranks(cells, np.nan_to_num(z), np.full(z.size, column))
-        out[: z.size, i] = np.where(np.isnan(z), np.nan, 2 * rank - 1)
+        z = table.values(rows, int(column))
+        rank = value_ranks(table, np.nan_to_num(z), np.full(z.size, column))
+        out[:, i] = np.where(np.isnan(z), np.nan, 2 * rank - 1)
     return out

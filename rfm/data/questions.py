@@ -46,7 +46,8 @@ class QuestionConfig:
         True, help="tell the head when is asked, and the means of past labels where they are seen"
     )
     means: bool = setting(
-        True, help="tell the head the means of the numbers in the entity's latest children"
+        True,
+        help="tell it the means of the numbers in the entity's latest children, too (needs graph)",
     )
     graph: bool = setting(True, help="false: the question's own row alone, with its entity's cells")
     size: int = setting(64, ge=1, help="questions per training batch")
@@ -127,8 +128,9 @@ class QuestionSampler:
         return fan_outs(self.store.graph, per_hop, {f"{table}.{key}": history for key in keys})
 
     def tell(self, center: float, scale: float) -> int:
-        """From now on tell each question what past labels alone say (``PastLabels``), unless they
-        are not to be seen; returns in how many numbers questions are told something, H."""
+        """From now on tell each question what past labels alone say (``PastLabels``) and what its
+        entity's children come to (``ChildMeans``), unless these are not to be seen; returns in how
+        many numbers questions are told something, H."""
         if not self.config.told:
             return 0
         if self.config.history:
@@ -139,7 +141,8 @@ class QuestionSampler:
 
     def told(self, questions: Questions) -> npt.NDArray[np.float32]:
         """[n, H]: the time of year and of week at which each is asked, as sine and cosine; log(1 +
-        how many timedeltas before its seed time its cutoff is); what past labels alone say."""
+        how many timedeltas before its seed time its cutoff is); what past labels alone say; what
+        its entity's children come to."""
         if not self.config.told:
             return np.zeros((len(questions), 0), dtype=np.float32)
         days = questions.now / _SECONDS_PER_DAY

@@ -53,7 +53,8 @@ class HeadConfig:
 
 class EntityHead(nn.Module):
     """A question's masked label and node, and what it is told (when it is asked, what past labels
-    alone say) -> logits, or a standardised number [S, C]."""
+    alone say, what the entity's latest children come to) -> logits, or a standardised number [S,
+    C]."""
 
     def __init__(self, width: int, config: HeadConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -104,8 +105,8 @@ class EntityHead(nn.Module):
 class LinkHead(nn.Module):
     """A question and destinations -> scores [Q, P]: two towers, as pretrained by the link
     objective, and what is known of each pair: whether it has been seen before, and how popular the
-    destination is. It starts from what is going on: destinations that rows of late point at, above
-    all those around the entity."""
+    destination is. It starts from what is going on: destinations that rows of late point at, from
+    anywhere and from around the entity."""
 
     def __init__(self, width: int, config: HeadConfig) -> None:
         super().__init__()

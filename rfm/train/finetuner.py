@@ -49,8 +49,11 @@ class TuneConfig:
     lrs: tuple[float, ...] = setting(
         (), gt=0, help="learning rates of which the best on validation is kept; empty: optim.lr"
     )
-    head_lr: float = setting(
-        4.0, gt=0, help="how many times as fast a head learns that has not been pretrained"
+    head_lr_factor: float = setting(
+        4.0,
+        gt=0,
+        help="times optim.lr: the learning rate of a head that has not been pretrained at all "
+        "(that of a recommendation has)",
     )
     refit: bool = setting(False, help="train anew on train and val, for the best number of steps")
 
@@ -61,7 +64,7 @@ class Finetuner(LightningModule):
     Args:
         model: with its head, the last of its heads.
         asked: the questions that are validated on: rows [n] of the validation split.
-        head_lr: see ``TuneConfig``.
+        head_lr_factor: see ``TuneConfig``.
     """
 
     def __init__(
@@ -73,11 +76,11 @@ class Finetuner(LightningModule):
         asked: Asked,
         rows: Ints,
         seed: int,
-        head_lr: float = 1.0,
+        head_lr_factor: float = 1.0,
     ) -> None:
         super().__init__()
         self.model, self.task, self.asked, self.rows = model, task, asked, rows
-        self.optim, self.seed, self.head_lr = optim, seed, head_lr
+        self.optim, self.seed, self.head_lr_factor = optim, seed, head_lr_factor
         choose_parts(model, parts)
         self.answered, self.answerer = torch.zeros(0), Answerer(model, asked)
 
@@ -112,7 +115,7 @@ class Finetuner(LightningModule):
     def configure_optimizers(self) -> Any:
         head = self.model.head
         new = head if isinstance(head, EntityHead) else None
-        optimizer = make_tuning_optimizer(self.model, self.optim, new, self.head_lr)
+        optimizer = make_tuning_optimizer(self.model, self.optim, new, self.head_lr_factor)
         schedule = make_schedule(optimizer, self.optim)
         return {
             "optimizer": optimizer,

@@ -134,7 +134,9 @@ def _fit(
         stop_at=steps,
         from_start=best is not None,
     )
-    module = Finetuner(model, task, run.parts, run.optim, val, chosen, run.seed, run.tune.head_lr)
+    module = Finetuner(
+        model, task, run.parts, run.optim, val, chosen, run.seed, run.tune.head_lr_factor
+    )
     trainer.fit(module, BatchData(train, val, loader_workers(run.workers, run.trainer)))
     model.to(trainer.strategy.root_device)
 

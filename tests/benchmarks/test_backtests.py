@@ -18,7 +18,7 @@ def config(shop: Path, out: Path, **words: Any) -> BacktestConfig:
     database = open_database(shop)
     val = pd.Timestamp(database.val_timestamp, unit="s")
     given = {"tasks": ("buys",), "test": (str((val - pd.Timedelta("60d")).date()),), **words}
-    return BacktestConfig(database=str(shop), out=out, gap="120d", **given)
+    return BacktestConfig(database=str(shop), out=out, **{"gap": "120d", **given})
 
 
 def frame(folder: Path, split: str) -> pd.DataFrame:
@@ -38,6 +38,10 @@ def test_rows_of_a_window(task_shop: Path, tmp_path: Path) -> None:
     assert (rows["val"]["date"] >= test - pd.Timedelta("120d")).all()
     assert (rows["val"]["date"] + delta <= test).all()
     assert (rows["test"]["date"] >= test).all()
+    original = pd.Timestamp(open_database(task_shop).val_timestamp, unit="s")
+    lasted = frame(task_shop, "val")["date"].max() - original
+    for split, begins in (("val", test - pd.Timedelta("120d")), ("test", test)):
+        assert (rows[split]["date"] <= begins + lasted).all()
     assert min(map(len, rows.values())) > 0
     for split in SPLITS:
         assert len(task.rows(split)) == len(rows[split])
@@ -49,6 +53,18 @@ def test_no_row_of_the_test_split_goes_anywhere(task_shop: Path, tmp_path: Path)
     there = [frame(folder, split)["date"].max() for split in SPLITS]
     assert max(there) < kept_out
     assert there[-1] == max(frame(task_shop, split)["date"].max() for split in ("train", "val"))
+
+
+def test_gap_and_length(task_shop: Path, tmp_path: Path) -> None:
+    original = open_database(task_shop)
+    made = config(task_shop, tmp_path / "a", gap="", length="31d")
+    first = Path(backtests(made)["folders"][0])
+    window = open_database(first)
+    gap = original.test_timestamp - original.val_timestamp
+    assert window.test_timestamp - window.val_timestamp == gap
+    assert frame(first, "test")["date"].max() <= pd.Timestamp(made.test[0]) + pd.Timedelta("31d")
+    with pytest.raises(ValueError, match="is there already"):
+        backtests(made)
 
 
 @pytest.mark.parametrize(

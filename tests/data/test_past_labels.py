@@ -136,7 +136,7 @@ def test_the_width_is_that_of_the_features(task_shop: Path, task_cache: Path) ->
 
 
 def test_without_history_the_calendar_alone_is_told(task_shop: Path, task_cache: Path) -> None:
-    asker = ask(task_shop, "buys", task_cache, history=0)
+    asker = ask(task_shop, "buys", task_cache, history=0, means=False)
     assert asker.sampler.tell(0.0, 1.0) == NUM_CALENDAR
     asked = asker.asked("test", "rolling")
     assert asker.batches(asked)[0].told.shape == (16, NUM_CALENDAR)

@@ -19,12 +19,13 @@ from rfm.config import load_config
 from rfm.data.database import open_database
 from rfm.data.tasks import open_task
 from rfm.data.tokenizer import mixture_tokenizer
+from rfm.eval.predict import ask_all
 from rfm.eval.predictions import METRICS, read_predictions, score
 from rfm.nn.backbone import BackboneConfig
 from rfm.nn.heads import HeadConfig
 from rfm.nn.model import RelationalModel
 from rfm.train.build import build_model
-from rfm.train.finetuner import Parts, choose_parts, decide_parts, head_config
+from rfm.train.finetuner import Finetuner, Parts, choose_parts, decide_parts, head_config
 from rfm.train.optim import OptimConfig, make_tuning_optimizer
 from rfm.train.tuning import validation_rows
 from tests.asked import ask
@@ -194,7 +195,7 @@ def test_parts(
 ) -> None:
     tune_task(
         task_shop, "buys", task_cache, tmp_path, f"checkpoint={checkpoint}", f"tune.parts={parts}",
-        "model.row_encoder.size=", "optim.lr=0.01",
+        "model.row_encoder.size=", "optim.lr=0.001", "optim.steps=12", "tune.val_every=2",
     )  # fmt: skip
     before = RelationalModel.from_pretrained(checkpoint).state_dict()
     after = RelationalModel.from_pretrained(tmp_path / "seed-0" / "model").state_dict()
@@ -204,8 +205,8 @@ def test_parts(
     encoder = {key for key in moved if key.startswith("backbone.row_encoder.")}
     assert bool(encoder) == (parts == "all")
     assert bool(moved - encoder) == (parts != "head")
-    head = {key: value for key, value in after.items() if key.startswith("heads.0.")}
-    assert head["heads.0.out.weight"].abs().sum() > 0
+    assert read_result(tmp_path)["steps"] > 0
+    assert after["heads.0.out.weight"].abs().sum() > 0
 
 
 def test_auto_parts() -> None:
@@ -331,10 +332,28 @@ def test_an_equal_validation_is_no_better_one(
 ) -> None:
     """What learns nothing scores the same at every validation, and stays as it began."""
     steps = ("optim.steps=30", "tune.val_every=1", "tune.patience=3", "optim.lr=1e-30")
-    tune_task(task_shop, "spend", task_cache, tmp_path, *steps)
-    result = read_result(tmp_path)
-    assert len({score for _, score in result["curve"]}) == 1
-    assert (result["steps"], result["curve"][-1][0]) == (0, 3)
+    for refit in ("false", "true"):  # there is no step to train once more
+        run_dir = tmp_path / refit
+        tune_task(task_shop, "spend", task_cache, run_dir, *steps, f"tune.refit={refit}")
+        result = read_result(run_dir)
+        assert len({score for _, score in result["curve"]}) == 1
+        assert (result["steps"], result["curve"][-1][0]) == (0, 3)
+
+
+@pytest.mark.parametrize("name", ["buys", "likes"])
+def test_which_heads_learn_faster(task_shop: Path, task_cache: Path, name: str) -> None:
+    """Those that have not been pretrained."""
+    asker = ask(task_shop, name, task_cache)
+    model = build_model(BackboneConfig(), asker.tokenizer, 40, compiled=False)
+    model.add_head(head_config(asker.sampler))
+    asked = ask_all(asker.sampler, asker.asked("val", "rolling"))
+    rows, optim = np.arange(len(asked.questions)), replace(OptimConfig(), lr=0.5)
+    module = Finetuner(model, asker.task, "graph", optim, asked, rows, 0, head_lr_factor=3.0)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    rate = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
+    faster = {id(p) for p in model.head.parameters()} if name == "buys" else set()
+    assert set(rate.values()) == ({0.5, 1.5} if faster else {0.5})
+    assert {p for p, lr in rate.items() if lr > 0.5} == faster
 
 
 @pytest.mark.parametrize("word", ["trainer.compile=true", "trainer.strategy=sharded"])
