@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,5 @@ def test_a_benchmark_loads(path: Path) -> None:
         given = [*method, "database=rel-f1", "task=driver-dnf"]
         tuning = load_config(FinetuneConfig, given, prog="test", doc=None)
         assert tuning.checkpoint in {"none", *(word.partition("=")[2] for word in method)}
+        for key, value in (word.split("=") for word in method):
+            assert str(attrgetter(key)(tuning)).lower() == value

@@ -97,6 +97,12 @@ class Database:
         """Stream the given columns of a table, in that order, `rows` rows at a time."""
         yield from read_batches(self.tables[table].path, columns, rows)
 
+    @cached_property
+    def first_time(self) -> int:
+        """Earliest time of any row, unix seconds; `STATIC` in a database without times."""
+        timed = [name for name, table in self.tables.items() if table.time_column is not None]
+        return min((int(self.times(name).min()) for name in timed), default=STATIC)
+
     def times(self, table: str) -> npt.NDArray[np.int64]:
         """Unix seconds [n] of the time column, rounded down; `STATIC` without a time column.
 

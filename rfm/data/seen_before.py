@@ -61,8 +61,8 @@ class SeenBefore:
             labels: whether past labels may be seen.
         """
         task, graph = attached.task, store.graph
-        history = link_history(task)
-        self.entity, self.known, self.destination = history if labels else (_NONE, _NONE, _NONE)
+        history = link_history(task) if labels else (_NONE, _NONE, _NONE)
+        self.entity, self.known, self.destination = history
         self.timedelta, self.graph = task.timedelta, graph
         self.destinations = graph.rows_of(task.destination_table)
         self.size = len(self.destinations)

@@ -18,7 +18,6 @@ import pandas as pd
 import yaml
 
 from rfm.data.database import Database, Table
-from rfm.data.graph import STATIC
 from rfm.data.schema import suggest
 from rfm.data.task_rows import (
     SPLITS,
@@ -288,9 +287,7 @@ def check_seed_times(task: Task) -> None:
     Raises:
         ValueError: if all rows of a split are.
     """
-    database = task.database
-    timed = [name for name, table in database.tables.items() if table.time_column is not None]
-    first_time = min((int(database.times(name).min()) for name in timed), default=STATIC)
+    first_time = task.database.first_time
     for split in SPLITS:
         rows = task.rows(split)
         before = int((rows.time < first_time).sum())
