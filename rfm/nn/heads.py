@@ -28,7 +28,6 @@ AnswerType = Literal[
 ]
 _SEEN_WIDTH = 32
 _AT_FIRST = {"near_lately": 2.0, "children_lately": 2.0}  # of the features of a pair
-_ROBUST = 0.5  # standard deviations up to which the loss of a regression is quadratic
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class HeadConfig:
 
     task: ``database/task``. outputs: C; how many destinations are recommended. low, high: the range
     of the training targets, to which predictions are clipped; center, scale: by which they are
-    standardised (regression).
+    standardised; quadratic: standardised errors up to which the loss is quadratic (regression).
     """
 
     task: str
@@ -47,6 +46,7 @@ class HeadConfig:
     scale: float = setting(1.0, gt=0)
     low: float = 0.0
     high: float = 1.0
+    quadratic: float = setting(0.5, gt=0)
     reads: bool = setting(True, help="what the masked label has read, besides the states")
     told: int = setting(0, ge=0, help="numbers that a question is told beside its rows, H")
 
@@ -88,7 +88,8 @@ class EntityHead(nn.Module):
             return F.cross_entropy(out_SC, label_S, reduction="none", ignore_index=-1)
         if config.task_type == "regression":
             target_SC = (label_SC - config.center) / config.scale
-            return F.smooth_l1_loss(out_SC, target_SC, reduction="none", beta=_ROBUST).mean(1)
+            beta = config.quadratic
+            return F.smooth_l1_loss(out_SC, target_SC, reduction="none", beta=beta).mean(1)
         return F.binary_cross_entropy_with_logits(out_SC, label_SC, reduction="none").mean(1)
 
     def answers(self, states: States, batch: TaskBatch) -> Tensor:

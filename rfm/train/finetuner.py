@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -24,6 +25,8 @@ from rfm.train.optim import OptimConfig, make_schedule, make_tuning_optimizer
 
 AnyTaskBatch: TypeAlias = TaskBatch | RecommendBatch
 Parts = Literal["all", "graph", "head"]
+_SIGMA = 1.4826  # times the median absolute deviation: the standard deviation of a normal one
+_NARROWEST = 0.1  # of the standard deviation, where most targets are the same
 _log = logging.getLogger("rfm")
 
 
@@ -151,25 +154,33 @@ def decide_parts(parts: str, checkpoint: str, gpu: bool) -> Parts:
 
 
 def head_config(sampler: QuestionSampler, reads: bool = True) -> HeadConfig:
-    """The head that a task needs; of a regression, standardised by its training labels. The sampler
-    will tell questions in the same way."""
+    """The head that a task needs. The sampler will tell questions in the same way."""
     task = sampler.attached.task
     outputs = task.top_k or task.outputs
     scale: dict[str, float] = {}
     if task.task_type == "regression":
-        label = task.rows("train").label
-        label = label[~np.isnan(label)]
-        spread = float(label.std())
-        scale = {
-            "center": float(np.median(label)),
-            "scale": spread if spread > 0 else 1.0,
-            "low": float(label.min()),
-            "high": float(label.max()),
-        }
+        scale = target_scale(task.rows("train").label)
     told = 0
     if task.task_type != "recommendation":
         told = sampler.tell(scale.get("center", 0.0), scale.get("scale", 1.0))
     return HeadConfig(task.full_name, task.task_type, outputs, reads=reads, told=told, **scale)
+
+
+def target_scale(label: npt.NDArray[np.float64]) -> dict[str, float]:
+    """How targets are standardised and clipped by training labels (NaN: null), as ``HeadConfig``
+    has it. The loss is quadratic up to half of their robust spread: of targets with a long tail,
+    half of a standard deviation is nearly everywhere, and would teach means where the metric asks
+    for medians."""
+    label = label[~np.isnan(label)]
+    center, spread = float(np.median(label)), float(label.std()) or 1.0
+    around = _SIGMA * float(np.median(np.abs(label - center)))
+    return {
+        "center": center,
+        "scale": spread,
+        "low": float(label.min()),
+        "high": float(label.max()),
+        "quadratic": 0.5 * min(max(around / spread, _NARROWEST), 1.0),
+    }
 
 
 class KeepBest(Callback):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import relbench
 import torch
@@ -25,7 +26,14 @@ from rfm.nn.backbone import BackboneConfig
 from rfm.nn.heads import HeadConfig
 from rfm.nn.model import RelationalModel
 from rfm.train.build import build_model
-from rfm.train.finetuner import Finetuner, Parts, choose_parts, decide_parts, head_config
+from rfm.train.finetuner import (
+    Finetuner,
+    Parts,
+    choose_parts,
+    decide_parts,
+    head_config,
+    target_scale,
+)
 from rfm.train.optim import OptimConfig, make_tuning_optimizer
 from rfm.train.tuning import validation_rows
 from tests.asked import ask
@@ -338,6 +346,25 @@ def test_an_equal_validation_is_no_better_one(
         result = read_result(run_dir)
         assert len({score for _, score in result["curve"]}) == 1
         assert (result["steps"], result["curve"][-1][0]) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("label", "least", "most"),
+    [
+        (np.linspace(-1, 1, 1001), 0.5, 0.5),  # never wider than half a standard deviation
+        (np.random.default_rng(0).normal(3, 2, 10_000), 0.49, 0.5),
+        (np.random.default_rng(0).lognormal(0, 2, 10_000), 0.05, 0.2),
+        (np.array([0.0] * 99 + [9.0, np.nan]), 0.05, 0.05),
+        (np.array([7.0] * 5), 0.05, 0.05),
+    ],
+)
+def test_a_long_tail_narrows_what_is_quadratic(
+    label: npt.NDArray[np.float64], least: float, most: float
+) -> None:
+    scale = target_scale(label)
+    assert least <= scale["quadratic"] <= most
+    assert scale["scale"] > 0
+    assert scale["low"] <= scale["center"] <= scale["high"]
 
 
 @pytest.mark.parametrize("name", ["buys", "likes"])
