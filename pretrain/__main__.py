@@ -14,19 +14,16 @@ from typing import Any
 from lightning import seed_everything
 
 from pretrain.config import FREE, PretrainConfig
+from pretrain.start import fingerprints, open_batches, open_model
 from rfm.config import run_command
-from rfm.data.corpus import open_corpus
 from rfm.data.datamodule import BatchData
-from rfm.data.mixture import PretrainBatches
-from rfm.eval.row_cache import cache_rows
-from rfm.train.build import build_model, describe_training
+from rfm.train.build import describe_training
 from rfm.train.checkpoints import Checkpoints, find_resume, start_over
 from rfm.train.metrics import PlainProgress, make_loggers
 from rfm.train.pretrainer import Pretrainer, whole
 from rfm.train.report import summarise, write_report
 from rfm.train.run_dir import check_same_run, start_run
 from rfm.train.trainer import (
-    bf16_on_cpu,
     check_trainer,
     choose_run_dir,
     decided,
@@ -45,32 +42,15 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     seed_everything(config.seed, verbose=False)
     run_dir = choose_run_dir(config.run_dir, "pretrain", config.trainer)
     config = replace(config, run_dir=run_dir, trainer=decided(config.trainer))
-    checkpoint = find_resume(config.resume, run_dir)
-    corpus = open_corpus(config.data, config.seed)
-    if checkpoint is not None:
-        check_same_run(checkpoint.parents[1], config, corpus.fingerprints, FREE)
-
-    mixture = corpus.mixture
-    model = build_model(
-        config.model,
-        corpus.tokenizer,
-        max(config.batch.max_tokens, config.batch.budget.longest_text),
-        compiled=config.trainer.compile,
-        bf16_on_cpu=bf16_on_cpu(config.trainer),
-    )
-    cache = None
-    if config.model.row_encoder.frozen:
-        cache = cache_rows(
-            model.backbone.row_encoder, mixture.stores, mixture.ids, config.data.cache,
-            config.batch.max_tokens,
-        )  # fmt: skip
-    train = PretrainBatches(mixture, config.batch, config.seed, "train", cache=cache)
-    val, final = (
-        PretrainBatches(mixture, config.batch, config.seed, "val", batches, cache)
-        for batches in (config.log.val_batches, config.log.final_batches)
-    )
+    resumed = find_resume(config.resume, run_dir)
+    model, corpus = open_model(config)
+    content = fingerprints(config, corpus)
+    if resumed is not None:
+        check_same_run(resumed.parents[1], config, content, FREE)
+    before = model.about
+    train, val, final = open_batches(config, model, corpus)
     workers = loader_workers(config.data.workers, config.trainer)
-    module = Pretrainer(model, mixture, config.loss, config.optim, config.seed)
+    module = Pretrainer(model, corpus.mixture, config.loss, config.optim, config.seed)
     metrics, others = make_loggers(config.log, run_dir)
     saver = Checkpoints(run_dir, config.log.checkpoint_every, config.log.stop_after)
     progress = PlainProgress(config.log.every, config.optim.steps)
@@ -79,9 +59,9 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     )
     if config.resume == "never":
         start_over(run_dir)
-    start_run(run_dir, config, corpus.fingerprints)
+    start_run(run_dir, config, content)
     start = time.monotonic()
-    trainer.fit(module, BatchData(train, val, workers), ckpt_path=checkpoint)
+    trainer.fit(module, BatchData(train, val, workers), ckpt_path=resumed)
     result = {"run_dir": run_dir, "steps": trainer.global_step, "seconds": time.monotonic() - start}
     if saver.stopped_by:
         return {**result, "stopped_by": saver.stopped_by}
@@ -89,11 +69,15 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     trainer.validate(module, BatchData(train, final, workers), verbose=False)
     model = whole(model)
     if trainer.is_global_zero:
+        batches = trainer.global_step * config.optim.accumulate * trainer.world_size
         read_by = {
             "serialisation": config.data.serialisation,
             "max_tokens": config.batch.max_tokens,
         }
-        model.about = describe_training(corpus, trainer.global_step, config.seed, read_by)
+        model.about = describe_training(
+            corpus, trainer.global_step, batches * config.episodes.per_batch, config.seed, read_by,
+            before,
+        )  # fmt: skip
         model.save_pretrained(run_dir / "model")
         metrics.plot(run_dir / "curves.png")
         write_report(module.report, run_dir)

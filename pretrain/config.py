@@ -7,9 +7,11 @@ from pathlib import Path
 
 from rfm.config import setting
 from rfm.data.corpus import DataConfig
+from rfm.data.episodes import EpisodeConfig
 from rfm.data.mixture import BatchConfig
 from rfm.data.targets import MAX_NAME_TOKENS
 from rfm.nn.backbone import BackboneConfig
+from rfm.nn.row_encoder import RowEncoderConfig
 from rfm.train.metrics import LogConfig
 from rfm.train.optim import OptimConfig
 from rfm.train.pretrainer import LossWeights
@@ -26,15 +28,41 @@ class PretrainConfig:
     run_dir: Path | None = setting(None, help="results; default: runs/pretrain-<time>")
     seed: int = setting(0, ge=0, lt=2**32)
     resume: str = setting("auto", help="auto: go on in run_dir; never; or a checkpoint's path")
+    checkpoint: str = setting(
+        "none", help="begin with its weights: a folder or a Hub id; none: with random weights"
+    )
     data: DataConfig = setting(factory=DataConfig)
     batch: BatchConfig = setting(factory=BatchConfig)
-    model: BackboneConfig = setting(factory=BackboneConfig)
+    episodes: EpisodeConfig = setting(factory=EpisodeConfig)
+    model: BackboneConfig = setting(
+        factory=BackboneConfig, help="with a checkpoint it is the checkpoint's, frozen or not"
+    )
     loss: LossWeights = setting(factory=LossWeights)
     optim: OptimConfig = setting(factory=OptimConfig)
     trainer: TrainerConfig = setting(factory=TrainerConfig)
     log: LogConfig = setting(factory=LogConfig)
 
     def __post_init__(self) -> None:
+        loss = self.loss
+        in_context = loss.context if self.episodes.per_batch else 0.0
+        if loss.value + loss.text + loss.link + in_context == 0:
+            raise ValueError(
+                "loss.value, text and link are all 0, and so is loss.context, or there are no "
+                "episodes: one must be above, there is nothing to learn"
+            )
+        if self.checkpoint != "none":
+            encoder = RowEncoderConfig(frozen=self.model.row_encoder.frozen)
+            if self.model != BackboneConfig(row_encoder=encoder):
+                raise ValueError(
+                    f"checkpoint={self.checkpoint} brings its own model: leave model.* out, but "
+                    "for model.row_encoder.frozen, or set checkpoint=none"
+                )
+            if self.data.tokenizer != "train" or self.data.vocab_size != DataConfig().vocab_size:
+                raise ValueError(
+                    f"checkpoint={self.checkpoint} brings its own tokenizer: leave data.tokenizer "
+                    "and data.vocab_size out"
+                )
+            return
         if len(self.batch.fan_out) != self.model.hops:
             raise ValueError(
                 f"batch.fan_out={list(self.batch.fan_out)} and model.hops={self.model.hops}: "

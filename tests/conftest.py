@@ -12,6 +12,7 @@ import torch
 if TYPE_CHECKING:
     from rfm.data.corpus import Corpus
     from tests.batches import Drawn
+    from tests.busy_shop import Busy
     from tests.corpora import Corpus as ThreeDatabases
 
 ROOT = Path(__file__).parents[1]
@@ -83,3 +84,11 @@ def task_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def task_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prepared data of ``task_shop``."""
     return tmp_path_factory.mktemp("task cache")
+
+
+@pytest.fixture(scope="session")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Busy:
+    """A database with enough rows to make tasks of."""
+    from tests.busy_shop import open_busy
+
+    return open_busy(tmp_path_factory.mktemp("busy"))

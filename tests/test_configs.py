@@ -60,11 +60,16 @@ def test_it_runs_shrunken(path: Path, tiny_cache: Path, tmp_path: Path) -> None:
     config = load(path)
     assert config.data.databases
     few = [min(n, 2) for n in config.batch.fan_out]
-    said = run(
-        tiny_cache, tmp_path / "a", f"config={path}", "data.databases=[]", "data.weights={}",
-        "data.root=null", "optim.steps=2", f"model.hops={config.model.hops}",
-        f"batch.fan_out={few}", f"batch.link_fan_out={few}",
+    shrunken = (
+        "data.databases=[]", "data.weights={}", "data.root=null", "data.synthetic_rows=2500",
+        "optim.steps=2", f"batch.fan_out={few}", f"batch.link_fan_out={few}",
     )  # fmt: skip
+    began = f"model.hops={len(few)}"
+    if config.checkpoint != "none":
+        run(tiny_cache, tmp_path / "before", *shrunken, began)
+        began = f"checkpoint={tmp_path / 'before' / 'model'}"
+        shrunken = (*shrunken, "data.vocab_size=8192")  # the checkpoint's
+    said = run(tiny_cache, tmp_path / "a", f"config={path}", *shrunken, began)
     assert said["steps"] == 2
     losses = [v for _, name, v in read_metrics(tmp_path / "a" / "metrics.csv") if "loss" in name]
     assert len(losses) == 2

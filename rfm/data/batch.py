@@ -33,6 +33,10 @@ SEEN_FEATURES = (
 three windows of past labels, how often and how lately around the entity; of the destination alone:
 its share of the labels of each window, and its children, the latest and all."""
 NUM_SEEN_FEATURES = len(SEEN_FEATURES)
+MAX_CLASSES = 10
+NUM_CALENDAR, NUM_TOLD = 5, 10
+"""What a question of an episode is told, see ``rfm.data.episodes``: time of year and of week, how
+stale it is, three means of past labels, how many there are and how old."""
 _PAD_TO = 2
 
 
@@ -186,11 +190,12 @@ class LinkTargets(TensorRecord):
 
 @dataclass(frozen=True)
 class PretrainBatch(Batch):
-    """A batch and what was hidden from it."""
+    """A batch and what was hidden from it; and episodes, each a batch of its own."""
 
     values: ValueTargets
     texts: TextTargets
     links: LinkTargets
+    episodes: tuple[EpisodeBatch, ...] = ()
 
     def without_edges(self) -> Self:
         alone = super().without_edges()
@@ -207,6 +212,26 @@ class TaskBatch(Batch):
     question: Tensor
     told: Tensor
     label: Tensor
+
+
+@dataclass(frozen=True)
+class EpisodeBatch(TaskBatch):
+    """One task: examples with labels, then queries, S questions in all, told NUM_TOLD numbers each.
+
+    database: its number in the mixture, -1 where it does not count. num_support: the first so many
+    are examples. classes: at most MAX_CLASSES, or 0 where labels [S, 1] are numbers, standardised
+    by those of the examples. Labels of queries are for the loss alone.
+    """
+
+    database: int
+    num_support: int
+    classes: int
+
+    def without_edges(self) -> Self:
+        """Nor is anything told of past labels, which only edges lead to."""
+        told = self.told.clone()
+        told[:, NUM_CALENDAR:] = 0
+        return replace(super().without_edges(), told=told)
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,11 @@ class Corpus:
         return {store.name: store.fingerprint for store in self.mixture.stores}
 
 
-def open_corpus(config: DataConfig, seed: int) -> Corpus:
+def open_corpus(config: DataConfig, seed: int, tokenizer: Tokenizer | None = None) -> Corpus:
     """Open, tokenise and prepare the databases; what is in the cache is used as it is.
+
+    Args:
+        tokenizer: instead of the config's.
 
     Raises:
         ValueError: for databases that cannot be found or read, or share a name.
@@ -78,7 +81,8 @@ def open_corpus(config: DataConfig, seed: int) -> Corpus:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"data.databases holds {twice} more than once: name each database once")
     start = time.perf_counter()
-    tokenizer = resolve_tokenizer(config.tokenizer, databases, config.vocab_size, config.cache)
+    if tokenizer is None:
+        tokenizer = resolve_tokenizer(config.tokenizer, databases, config.vocab_size, config.cache)
     stores = [prepare(d, tokenizer, config.cache, config.serialisation) for d in databases]
     rows = sum(store.num_rows for store in stores)
     seconds = time.perf_counter() - start

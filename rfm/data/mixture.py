@@ -7,7 +7,7 @@ so that any step of any rank can be drawn again, by any worker, in any order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,7 @@ from rfm.data.assemble import assemble
 from rfm.data.batch import PretrainBatch
 from rfm.data.cached import RowStates
 from rfm.data.draws import LinkDraw, MaskedDraw, Sampling, draw_link, draw_masked, softened
+from rfm.data.episodes import Episodes
 from rfm.data.marginals import TokenMarginals
 from rfm.data.sampler import Strategy, fan_outs
 from rfm.data.serialise import TokenIds
@@ -177,8 +178,10 @@ class PretrainBatches(Dataset[PretrainBatch]):
         split: Split,
         per_database: int = 0,
         cache: RowStates | None = None,
+        episodes: Episodes | None = None,
     ) -> None:
         self.mixture, self.config = mixture, config
+        self.episodes = episodes
         self.seed, self.split, self.per_database = seed, split, per_database
         self.cache = cache
         self.marginals = (
@@ -231,6 +234,16 @@ class PretrainBatches(Dataset[PretrainBatch]):
         else:
             groups = c.masked_groups + c.link_groups if index < len(self) else 0
             chosen = np.repeat(index // self.per_database, groups)
+        batch = self._ask(chosen, rng)
+        if self.episodes is None:
+            return batch
+        if self.split == "train":
+            return replace(batch, episodes=self.episodes[index])
+        return replace(batch, episodes=self.episodes.of(index // self.per_database, index))
+
+    def _ask(self, chosen: npt.NDArray[np.int64], rng: np.random.Generator) -> PretrainBatch:
+        """Masked rows and links of the databases chosen for each group."""
+        mixture, c = self.mixture, self.config
         masked = [(int(s), self._draw_masked(int(s), rng)) for s in chosen[: c.masked_groups]]
         links = [(int(s), self._draw_link(int(s), rng)) for s in chosen[c.masked_groups :]]
         return assemble(

@@ -14,8 +14,8 @@ from rfm.data.attach import AttachedTask
 from rfm.data.label_history import Floats, label_history
 from rfm.data.task_rows import Ints
 
-_LAST = (3, 10)  # of the latest labels; and all
-_PRIOR = 2.0  # labels' worth of the mean of all
+LAST = (3, 10)  # of the latest labels; and all
+PRIOR = 2.0  # labels' worth of the mean of all
 
 
 class PastLabels:
@@ -52,7 +52,7 @@ class PastLabels:
     @property
     def width(self) -> int:
         """Numbers per question, H."""
-        return len(self.groups) * ((len(_LAST) + 1) * self.outputs + 2)
+        return len(self.groups) * ((len(LAST) + 1) * self.outputs + 2)
 
     def features(self, entity: Ints, now: Ints, cutoff: Ints) -> npt.NDArray[np.float32]:
         """[n, H] of questions about entities [n], asked at ``now`` with labels known by ``cutoff``
@@ -62,15 +62,15 @@ class PastLabels:
         labels; log(1 + how many there are), log(1 + age of the latest, in timedeltas).
         """
         seen = np.searchsorted(self.known, cutoff, side="right")
-        total = self.sums[seen] / (seen + _PRIOR)[:, None]
+        total = self.sums[seen] / (seen + PRIOR)[:, None]
         parts = []
         for group, history in zip(self.groups, self.histories, strict=True):
             start, end = history.visible(group[entity], cutoff)
-            for last in (*_LAST, np.iinfo(np.int64).max):
+            for last in (*LAST, np.iinfo(np.int64).max):
                 first = np.maximum(start, end - last)
                 mean = self._standardise(np.nan_to_num(history.mean(first, end)))
                 count = (end - first)[:, None]
-                parts.append(np.where(count > 0, count * (mean - total) / (count + _PRIOR), 0))
+                parts.append(np.where(count > 0, count * (mean - total) / (count + PRIOR), 0))
             latest = history.known[np.maximum(end - 1, 0)] if history.known.size else now
             age = np.where(end > start, (now - latest) / self.timedelta, 0).clip(min=0)
             parts += [np.log1p(end - start)[:, None], np.log1p(age)[:, None]]

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from rfm.config import setting
 from rfm.data.assemble import question_batch
 from rfm.data.attach import KNOWN, AttachedTask
+from rfm.data.batch import NUM_CALENDAR as NUM_CALENDAR
 from rfm.data.batch import TaskBatch
 from rfm.data.cached import RowStates
 from rfm.data.child_means import ChildMeans
@@ -29,7 +30,6 @@ from rfm.data.tasks import Regime
 _STREAM = 3
 _SECONDS_PER_DAY = 86_400.0
 _PERIODS = (365.2425, 7.0)  # days
-NUM_CALENDAR = 2 * len(_PERIODS) + 1
 
 
 @dataclass(frozen=True)
@@ -145,15 +145,13 @@ class QuestionSampler:
         its entity's children come to."""
         if not self.config.told:
             return np.zeros((len(questions), 0), dtype=np.float32)
-        days = questions.now / _SECONDS_PER_DAY
-        angles = [2 * np.pi * (days % period) / period for period in _PERIODS]
-        behind = (questions.now - questions.cutoff) / self.attached.task.timedelta
-        calendar = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
-        parts = [np.stack([*calendar, np.log1p(behind.clip(min=0))], axis=1)]
-        for one in (self.past, self.means):
-            if one is not None:
-                parts.append(one.features(questions.entity, questions.now, questions.cutoff))
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        when = calendar(questions.now, questions.cutoff, self.attached.task.timedelta)
+        others = [
+            one.features(questions.entity, questions.now, questions.cutoff)
+            for one in (self.past, self.means)
+            if one is not None
+        ]
+        return np.concatenate([when, *others], axis=1).astype(np.float32)
 
     def ask(self, splits: Sequence[TaskSplit], regime: Regime) -> Questions:
         """The questions of some splits, in the order of their rows."""
@@ -202,6 +200,15 @@ class QuestionSampler:
             told=torch.from_numpy(self.told(questions)),
             label=torch.from_numpy(questions.label.astype(np.float32)),
         )
+
+
+def calendar(now: Ints, cutoff: Ints, timedelta: int) -> npt.NDArray[np.float64]:
+    """[n, NUM_CALENDAR]: time of year and of week of seed times [n], and how many timedeltas before
+    them the cutoffs [n] are; seconds."""
+    days = now / _SECONDS_PER_DAY
+    angles = [2 * np.pi * (days % period) / period for period in _PERIODS]
+    waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
+    return np.stack([*waves, np.log1p(((now - cutoff) / timedelta).clip(min=0))], axis=1)
 
 
 class TrainingQuestions(Dataset[TaskBatch]):

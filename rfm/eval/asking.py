@@ -53,8 +53,9 @@ def seen_before(about: Mapping[str, Any], task: Task) -> tuple[str, ...]:
     """
     name = task.database.name
     tuned = about.get("finetuned", {}).get("task", "")
-    if tuned.split("/")[0] == name:
-        return (f"the checkpoint was fine-tuned on {tuned}, a task of this very database",)
+    for one in (*about.get("finetuned_before", ()), tuned):
+        if one.split("/")[0] == name:
+            return (f"the checkpoint was fine-tuned on {one}, a task of this very database",)
     if name not in about.get("databases", {}):
         return ()
     until = about.get("training_until", {}).get(name)

@@ -6,6 +6,8 @@ without edges achieve:
     value   quantile loss of masked values in rank space, against the training quantiles
     text    nats per token of masked texts, against the column's token marginals
     link    reciprocal rank of the true parent among 63 rows of its table, against popularity
+    context nats of the labels of an episode's queries, as a share of those of even chances, against
+            how frequent they are among its examples
 """
 
 from __future__ import annotations
@@ -21,9 +23,14 @@ from rfm.data.batch import PretrainBatch
 from rfm.nn.model import PretrainOutput, RelationalModel
 from rfm.nn.objectives import quantile_loss, reciprocal_rank
 
-OBJECTIVES = ("value", "text", "link")
-METRICS = {"value": "quantile loss", "text": "nats per token", "link": "MRR of 64"}
-HIGHER_IS_BETTER = {"value": False, "text": False, "link": True}
+OBJECTIVES = ("value", "text", "link", "context")
+METRICS = {
+    "value": "quantile loss",
+    "text": "nats per token",
+    "link": "MRR of 64",
+    "context": "share of nats",
+}
+HIGHER_IS_BETTER = {"value": False, "text": False, "link": True, "context": False}
 COUNT, MODEL, MARGINAL, WITHOUT_EDGES = range(4)
 
 
@@ -71,6 +78,14 @@ def tally(model: RelationalModel, batch: PretrainBatch, owners: ColumnOwners) ->
     for o, (place, *columns) in enumerate(scored):
         stacked = torch.stack([c.double().cpu() for c in columns], dim=1)
         sums[:, o].index_add_(0, place, stacked)
+    for episode in batch.episodes:
+        related_Q, unrelated_Q = model.compare_episode(episode)
+        if episode.database < 0:
+            continue  # asked so that every rank asks equally often
+        losses = (related_Q, model.in_context.losses_of_frequencies(episode), unrelated_Q)
+        own = torch.stack([loss.double().cpu().sum() for loss in losses])
+        count = torch.tensor([float(losses[0].numel())], dtype=torch.float64)
+        sums[episode.database, OBJECTIVES.index("context")] += torch.cat([count, own])
     return sums
 
 

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from transformers import BartConfig, BartModel
 
 from rfm.config_types import InvalidValue, build
-from rfm.data.batch import PretrainBatch
+from rfm.data.batch import EpisodeBatch, PretrainBatch
 from rfm.files import publish
 from rfm.nn.backbone import Backbone, BackboneConfig, States
 from rfm.nn.heads import EntityHead, HeadConfig, LinkHead, make_head
+from rfm.nn.in_context import InContextHead
 from rfm.nn.objectives import Link, Loss, MaskedRow
 from rfm.nn.row_encoder import RowEncoder
 
@@ -37,7 +38,7 @@ class PretrainOutput:
     """What both objectives make of a batch, item by item.
 
     value_loss [V]: quantile loss, of which each weighs value_weight [V]. text_nats, text_tokens
-    [X]. link_scores [Q, P], link_loss [Q].
+    [X]. link_scores [Q, P], link_loss [Q]. context_loss [A]: of the queries of all episodes.
     """
 
     value_loss: Tensor
@@ -46,14 +47,18 @@ class PretrainOutput:
     text_tokens: Tensor
     link_scores: Tensor
     link_loss: Tensor
+    context_loss: Tensor
 
     def losses(self) -> dict[str, Loss]:
         """By objective, summed over the batch."""
-        return {
+        losses = {
             "value": Loss.over(self.value_loss * self.value_weight, self.value_weight),
             "text": Loss.over(self.text_nats, self.text_tokens),
             "link": Loss.over(self.link_loss, torch.ones_like(self.link_loss)),
         }
+        if self.context_loss.numel():  # on every rank or on none: episodes always have queries
+            losses["context"] = Loss.over(self.context_loss, torch.ones_like(self.context_loss))
+        return losses
 
 
 class RelationalModel(nn.Module, PyTorchModelHubMixin):
@@ -83,6 +88,7 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         self.backbone = Backbone(row_encoder, settings)
         self.masked_row = MaskedRow(row_encoder.width)
         self.link = Link(row_encoder.width)
+        self.in_context = InContextHead(row_encoder.width)
         self.heads = nn.ModuleList()
         for head in heads:
             self.add_head(head)
@@ -118,7 +124,22 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         return [head for head in self.heads if isinstance(head, EntityHead | LinkHead)]
 
     def forward(self, batch: PretrainBatch) -> PretrainOutput:
-        return self.answer(batch, self.backbone(batch))
+        output = self.answer(batch, self.backbone(batch))
+        losses = [self.answer_episode(episode) for episode in batch.episodes]
+        return replace(output, context_loss=torch.cat([output.context_loss, *losses]))
+
+    def answer_episode(self, episode: EpisodeBatch) -> Tensor:
+        """Losses [Q] of its queries, see ``InContextHead``."""
+        return self.in_context.losses(self.in_context(self.backbone(episode), episode), episode)
+
+    def compare_episode(self, episode: EpisodeBatch) -> tuple[Tensor, Tensor]:
+        """The same with the relational context and without it; rows are encoded once."""
+        rows, alone = self.backbone.encode(episode), episode.without_edges()
+        with_edges, without = (
+            self.in_context.losses(self.in_context(self.backbone.relate(one, rows), one), one)
+            for one in (episode, alone)
+        )
+        return with_edges, without
 
     def compare(self, batch: PretrainBatch) -> tuple[PretrainOutput, PretrainOutput]:
         """With the relational context and without it (no edges); rows are encoded once."""
@@ -127,7 +148,7 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         return with_edges, self.answer(alone, self.backbone.relate(alone, rows))
 
     def answer(self, batch: PretrainBatch, states: States) -> PretrainOutput:
-        """Both objectives on states that the backbone gave."""
+        """Masked rows and links on states that the backbone gave."""
         nats_X, tokens_X = self.masked_row.text_nats(self.backbone.row_encoder, states, batch.texts)
         scores_QP = self.link.scores(states, batch.links)
         return PretrainOutput(
@@ -137,6 +158,7 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
             text_tokens=tokens_X,
             link_scores=scores_QP,
             link_loss=self.link.losses(scores_QP, batch.links),
+            context_loss=nats_X[:0],
         )
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -215,7 +237,12 @@ def read_model(folder: Path, device: str = "cpu") -> RelationalModel:
             "not of one model"
         )
     try:
-        safetensors.torch.load_model(model, str(folder / WEIGHTS), device=device)
+        missing, unexpected = safetensors.torch.load_model(
+            model, str(folder / WEIGHTS), strict=False, device=device
+        )
+        later = {name for name in model.state_dict() if name.startswith("in_context.")}
+        if unexpected or (missing and set(missing) != later):  # from before there were episodes
+            raise RuntimeError(f"it lacks {sorted(missing)} and has {sorted(unexpected)} besides")
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ValueError(
             f"{folder / WEIGHTS} cannot be read, it is truncated or of another model: {error}"

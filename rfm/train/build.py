@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,44 @@ def build_model(
     return RelationalModel(config, bart, tokenizer.backend.to_str(), {})
 
 
+def begin_with(
+    checkpoint: str,
+    frozen: bool,
+    max_tokens: int,
+    compiled: bool = False,
+    bf16_on_cpu: bool = False,
+) -> RelationalModel:
+    """The model of a checkpoint, to be pretrained further, without the heads it was tuned with.
+
+    Args:
+        checkpoint: a folder or a Hub id.
+        frozen: keep the row encoder as it is.
+        max_tokens, compiled, bf16_on_cpu: as ``build_model`` has them.
+
+    Raises:
+        ValueError: if there is none, or it reads fewer positions than ``max_tokens``.
+    """
+    saved = RelationalModel.from_pretrained(checkpoint)
+    bart = saved.backbone.row_encoder.bart
+    if max_tokens > bart.config.max_position_embeddings:
+        raise ValueError(
+            f"batch.max_tokens, or batch.max_text_tokens and a name, come to {max_tokens}, but "
+            f"{checkpoint} reads at most {bart.config.max_position_embeddings} tokens"
+        )
+    bart.requires_grad_(True).train()  # whatever it was saved as
+    encoder = replace(saved.settings.row_encoder, frozen=frozen)
+    model = RelationalModel(
+        replace(saved.settings, row_encoder=encoder), bart, saved.tokenizer, saved.about
+    )
+    weights = saved.state_dict().items()
+    model.load_state_dict({name: w for name, w in weights if not name.startswith("heads.")})
+    if compiled:
+        bart.encoder.compile(dynamic=True)
+    if bf16_on_cpu:
+        use_bf16(bart.encoder)
+    return model
+
+
 def _check_fit(bart: BartModel, source: str, tokenizer: Tokenizer, max_tokens: int) -> None:
     ids = {"pad_token_id": tokenizer.id(PAD), "eos_token_id": tokenizer.id(EOS)}
     wrong = {name: getattr(bart.config, name) for name in ids}
@@ -67,15 +106,34 @@ def _check_fit(bart: BartModel, source: str, tokenizer: Tokenizer, max_tokens: i
 
 
 def describe_training(
-    corpus: Corpus, steps: int, seed: int, serialisation: Mapping[str, Any]
+    corpus: Corpus,
+    steps: int,
+    episodes: int,
+    seed: int,
+    serialisation: Mapping[str, Any],
+    before: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a checkpoint's card tells about where it comes from."""
+    """What a checkpoint's card tells about where it comes from.
+
+    Args:
+        episodes: that it has learnt in context from.
+        before: the card of the checkpoint that the run began with; empty if it began with none.
+    """
     stores = corpus.mixture.stores
-    return {
-        "databases": corpus.fingerprints,
-        "training_until": {store.name: store.val_timestamp for store in stores},
+    earlier = before.get("training_until", {})
+    until = {store.name: store.val_timestamp for store in stores}
+    card = {
+        "databases": {**before.get("databases", {}), **corpus.fingerprints},
+        "training_until": {
+            name: max(time, until.get(name, time)) for name, time in {**until, **earlier}.items()
+        },
         "rows": sum(store.num_rows for store in stores),
-        "steps": steps,
+        "steps": before.get("steps", 0) + steps,
+        "episodes": before.get("episodes", 0) + episodes,
         "seed": seed,
         **serialisation,
     }
+    tuned = [*before.get("finetuned_before", [])]
+    if "finetuned" in before:
+        tuned.append(before["finetuned"]["task"])
+    return {**card, "finetuned_before": tuned} if tuned else card

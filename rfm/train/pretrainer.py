@@ -31,10 +31,7 @@ class LossWeights:
     value: float = setting(10.0, ge=0, help="of masked values, per value")
     text: float = setting(0.5, ge=0, help="of masked texts, per token")
     link: float = setting(1.0, ge=0, help="of links, per cut link")
-
-    def __post_init__(self) -> None:
-        if self.value + self.text + self.link == 0:
-            raise ValueError("value, text and link are all 0: one must be above")
+    context: float = setting(2.0, ge=0, help="of episodes, per query")
 
 
 class Pretrainer(LightningModule):

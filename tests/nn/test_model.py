@@ -35,7 +35,7 @@ def saved(tiny_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A saved model, and a batch with the outputs for it beside the folder."""
     model, folder = tiny_model(tiny_corpus), tmp_path_factory.mktemp("saved") / "model"
     facts = {"serialisation": "compact", "max_tokens": MAX_TOKENS}
-    model.about = describe_training(tiny_corpus, 7, 3, facts)
+    model.about = describe_training(tiny_corpus, 7, 0, 3, facts, {})
     model.save_pretrained(folder)
     batch = tiny_batches(tiny_corpus)[0]
     with torch.no_grad():

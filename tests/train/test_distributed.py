@@ -29,6 +29,15 @@ from tests.tiny_model import (
 )
 from tests.tiny_run import differences, finish, run, start
 
+IN_CONTEXT = (
+    "episodes.per_batch=1",
+    "episodes.support=12",
+    "episodes.queries=4",
+    "episodes.children=2",
+    "episodes.max_rows=8",
+    "data.synthetic_rows=2500",
+)
+
 
 def indices(start_at: int, rank: int, ranks: int, count: int) -> list[int]:
     return list(itertools.islice(CountingSampler(start_at, rank, ranks), count))
@@ -166,12 +175,15 @@ def test_gradients_are_those_of_one_process(
 
 
 @pytest.mark.slow
-def test_sharded_training_is_ddp_training(tiny_cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), IN_CONTEXT], ids=["plain", "in context"])
+def test_sharded_training_is_ddp_training(
+    tiny_cache: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
     """The same losses and model; and sharded, too, two steps and two are four.
 
     Three validation batches on two ranks: both must gather equally often.
     """
-    words = ("optim.ema=0", "optim.lr=1e-4", "trainer.precision=fp32", "data.synthetic=3")
+    words = ("optim.ema=0", "optim.lr=1e-4", "trainer.precision=fp32", "data.synthetic=3", *more)
     finish(start(tiny_cache, tmp_path / "ddp", *words, ranks=2))
     sharded = (*words, "trainer.strategy=sharded")
     finish(start(tiny_cache, tmp_path / "whole", *sharded, ranks=2))

@@ -1,0 +1,165 @@
+"""The in-context head: what its answers depend on, and what its losses are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from rfm.data.batch import NUM_TOLD, EpisodeBatch
+from rfm.data.episodes import EpisodeConfig, Episodes, EpisodeSource
+from rfm.nn.backbone import States
+from rfm.nn.in_context import InContextHead, bin_edges
+from tests.busy_shop import Busy
+
+WIDTH, K, Q = 16, 12, 5
+
+
+@pytest.fixture(scope="module")
+def template(busy: Busy) -> EpisodeBatch:
+    config = EpisodeConfig(per_batch=1, support=8, queries=2)
+    source = EpisodeSource(busy.store, 0, busy.tokenizer, 2, config)
+    return Episodes([source], config, 0, {})[0][0]
+
+
+def asked(template: EpisodeBatch, classes: int, seed: int = 0) -> tuple[States, EpisodeBatch]:
+    torch.manual_seed(seed)
+    size = K + Q
+    label = torch.randint(0, max(classes, 1), (size, 1)).float()
+    label[:classes, 0] = torch.arange(float(classes))  # an example of each
+    batch = replace(
+        template,
+        told=torch.randn(size, NUM_TOLD),
+        label=label if classes else torch.randn(size, 1),
+        num_seeds=size,
+        num_support=K,
+        classes=classes,
+    )
+    parts = (torch.randn(size, WIDTH) for _ in range(3))
+    node, mask, read = parts
+    none = torch.zeros(0, WIDTH)
+    return States(node, read, mask, none[None], torch.zeros(0, 0, dtype=torch.bool), none), batch
+
+
+def noisy_head() -> InContextHead:
+    torch.manual_seed(1)
+    head = InContextHead(WIDTH)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return head.eval()
+
+
+def changed(states: States, rows: Tensor) -> States:
+    parts = (states.node, states.read, states.mask)
+    node, read, mask = (p.index_copy(0, rows, torch.randn(len(rows), WIDTH)) for p in parts)
+    return replace(states, node=node, read=read, mask=mask)
+
+
+every_kind = pytest.mark.parametrize("classes", [0, 2, 4])
+
+
+@every_kind
+def test_queries_do_not_see_one_another(template: EpisodeBatch, classes: int) -> None:
+    head, (states, batch) = noisy_head(), asked(template, classes)
+    before = head(states, batch)
+    told = batch.told.clone()
+    told[K + 1] = 3.0
+    after = head(changed(states, torch.tensor([K + 1])), replace(batch, told=told))
+    same = torch.isclose(before, after, atol=1e-5).all(1)
+    assert same.tolist() == [True, False, True, True, True]
+
+
+@every_kind
+def test_labels_of_queries_are_not_looked_at(template: EpisodeBatch, classes: int) -> None:
+    head, (states, batch) = noisy_head(), asked(template, classes)
+    label = batch.label.clone()
+    label[K:] = torch.nan
+    torch.testing.assert_close(head(states, replace(batch, label=label)), head(states, batch))
+
+
+@every_kind
+def test_examples_and_their_labels_count_but_not_their_order(
+    template: EpisodeBatch, classes: int
+) -> None:
+    head, (states, batch) = noisy_head(), asked(template, classes)
+    order = torch.cat([torch.randperm(K), torch.arange(K, K + Q)])
+    turned = States(
+        states.node[order], states.read[order], states.mask[order], states.token, states.real,
+        states.relation,
+    )  # fmt: skip
+    moved = replace(batch, told=batch.told[order], label=batch.label[order])
+    before = head(states, batch)
+    torch.testing.assert_close(head(turned, moved), before, atol=1e-4, rtol=1e-4)
+    others = replace(batch, label=torch.cat([batch.label[:K].flip(0), batch.label[K:]]))
+    assert not torch.allclose(head(states, others), before, atol=1e-3)
+    assert not torch.allclose(head(changed(states, torch.arange(K)), batch), before, atol=1e-3)
+
+
+@every_kind
+def test_it_starts_from_what_is_frequent(template: EpisodeBatch, classes: int) -> None:
+    head, (states, batch) = InContextHead(WIDTH), asked(template, classes)
+    losses = head.losses(head(states, batch), batch)
+    torch.testing.assert_close(losses, head.losses_of_frequencies(batch))
+    if classes:
+        count = [float((batch.label[:K] == c).sum()) + 0.5 for c in range(classes)]
+        chance = [count[int(y)] / sum(count) for y in batch.label[K:, 0]]
+        wanted = torch.tensor([-math.log(p) / math.log(classes) for p in chance])
+        torch.testing.assert_close(losses, wanted)
+        shares = head.answers(head(states, batch), batch)
+        torch.testing.assert_close(shares.sum(1), torch.ones(Q))
+    else:  # 16 even bins, of which a number of the middle lies in one
+        torch.testing.assert_close(losses, torch.ones(Q), atol=0.3, rtol=0)
+        assert losses.max().item() == pytest.approx(1.0)
+
+
+def test_a_number_is_the_median_of_its_distribution(template: EpisodeBatch) -> None:
+    head, (_, batch) = InContextHead(WIDTH), asked(template, 0)
+    edge = bin_edges(batch.label[:K, 0])
+    even = head.answers(torch.zeros(Q, 16), batch)
+    torch.testing.assert_close(even, batch.label[:K].quantile(0.5).expand(Q, 1))
+    sure = torch.full((16, 16), -50.0).fill_diagonal_(50.0)
+    middle = (edge[:-1] + edge[1:]) / 2
+    torch.testing.assert_close(head.answers(sure, batch)[:, 0], middle)
+    low, high = batch.label[:K].min(), batch.label[:K].max()
+    answers = head.answers(20 * torch.randn(200, 16), batch)
+    assert (answers >= low).all()
+    assert (answers <= high).all()
+
+
+def test_a_number_lies_in_all_bins_that_hold_it(template: EpisodeBatch) -> None:
+    """Many zeros make many empty bins; what is beyond the examples lies in the outer ones."""
+    head, (_, batch) = InContextHead(WIDTH), asked(template, 0)
+    label = torch.tensor([0.0] * 9 + [1.0, 2.0, 3.0] + [0.0, 99.0, -99.0, 2.5, 1.0])[:, None]
+    batch = replace(batch, label=label)
+    edge = bin_edges(label[:K, 0])
+    logits = torch.randn(Q, 16)
+    losses = head.losses(logits, batch)
+    nats = -logits.log_softmax(1)
+    zero = [b for b in range(16) if edge[b] <= 0 <= edge[b + 1]]
+    assert len(zero) > 10
+    scale = math.log(16)
+    chance = logits[0].softmax(0)[zero].sum()
+    assert losses[0].item() == pytest.approx(-chance.log().item() / scale, rel=1e-4)
+    even = head.losses_of_frequencies(batch)[0].item()
+    assert even == pytest.approx(math.log(16 / len(zero)) / scale, rel=1e-4)
+    assert losses[1].item() == pytest.approx(nats[1, 15].item() / scale, rel=1e-4)
+    assert losses[2].item() == pytest.approx(
+        nats[2, [b for b in range(16) if b == 0]].mean().item() / scale, rel=1e-4
+    )
+
+
+@every_kind
+def test_every_weight_that_answers_gets_a_gradient(template: EpisodeBatch, classes: int) -> None:
+    head, (states, batch) = noisy_head(), asked(template, classes)
+    head.losses(head(states, batch), batch).sum().backward()
+    for name, parameter in head.named_parameters():  # processes wait for all of them
+        assert parameter.grad is not None
+        number = name.startswith(("number.", "out_bins."))
+        kind = name.startswith(("classes.", "out_classes."))
+        idle = (number and classes) or (kind and not classes)
+        idle |= name == "straight.weight" and classes != 2
+        assert (parameter.grad.abs().sum() == 0) == bool(idle), name
