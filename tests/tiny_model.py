@@ -41,6 +41,7 @@ def tiny_model(corpus: Corpus, noise: float = 0.03, **encoder: Any) -> Relationa
     config = BackboneConfig()
     config = replace(config, row_encoder=replace(config.row_encoder, **encoder))
     model = build_model(config, corpus.tokenizer, MAX_TOKENS, compiled=False)
+    model.in_context.requires_grad_(False)  # the batches hold no episodes
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += noise * torch.randn_like(parameter)

@@ -16,6 +16,7 @@ from rfm.data.schema import read_kinds, read_overrides
 from rfm.data.store import Serialisation
 from rfm.data.synthetic import SyntheticConfig, generate_databases
 from rfm.data.tokenizer import Tokenizer, resolve_tokenizer
+from rfm.files import alone
 
 _log = logging.getLogger("rfm")
 
@@ -107,5 +108,7 @@ def _open_all(config: DataConfig, seed: int) -> list[Database]:
     if config.synthetic == 0:
         raise ValueError("no databases: name some in data.databases, or set data.synthetic above 0")
     settings = SyntheticConfig(seed=seed, rows=config.synthetic_rows)
-    folders = generate_databases(config.cache / "synthetic", config.synthetic, settings)
+    out = config.cache / "synthetic"
+    with alone(out):  # or one process would replace what another one reads by now
+        folders = generate_databases(out, config.synthetic, settings)
     return [open_database(folder) for folder in folders]

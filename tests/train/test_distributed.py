@@ -17,6 +17,7 @@ from rfm.data.batch import PretrainBatch
 from rfm.data.corpus import Corpus
 from rfm.data.datamodule import BatchData, CountingSampler, StridedSampler
 from rfm.nn.objectives import weigh
+from rfm.train.metrics import read_metrics
 from tests.batches import bits
 from tests.ranks import alone, ddp_gradients, sharded_gradients, spawn
 from tests.tiny_model import (
@@ -195,8 +196,16 @@ def test_sharded_training_is_ddp_training(
         for name in ("ddp", "whole", "halves")
     }
     assert not differences(weights["whole"], weights["halves"])
+    # where gradients are nearly nothing, as in a head that starts at zero, Adam's steps are made
+    # of their last digits
+    apart = 4e-4 if more else 2e-5
     for name, tensor in weights["ddp"].items():
-        torch.testing.assert_close(weights["whole"][name], tensor, rtol=0, atol=2e-5, msg=name)
+        torch.testing.assert_close(weights["whole"][name], tensor, rtol=0, atol=apart, msg=name)
+    losses = [
+        [value for _, name, value in read_metrics(tmp_path / n / "metrics.csv") if "train" in name]
+        for n in ("ddp", "whole")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert (tmp_path / "whole" / "metrics.csv").read_bytes() == (
         tmp_path / "halves" / "metrics.csv"
     ).read_bytes()
