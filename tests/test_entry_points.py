@@ -89,7 +89,7 @@ def test_print_config_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFix
         ("batch.max_tokens=300", "is more than model.row_encoder.max_positions=256"),
         ("loss.value=0 loss.text=0 loss.link=0", "value, text and link are all 0"),
         ("checkpoint=x model.hops=3", "checkpoint=x brings its own model: leave model.* out"),
-        ("checkpoint=nowhere data.vocab_size=8192", "checkpoint 'nowhere' is neither a local folder"),
+        ("checkpoint=nowhere data.vocab_size=8192", "'nowhere' is neither a local folder"),
         ("batch.masked_groups=0 batch.link_groups=0", "a batch must ask something"),
         ("model.graph_sage.aggregations=[]", "wanted one or more, each once"),
         ("config=nowhere.yaml", "no file 'nowhere.yaml'; there are configs/"),
