@@ -50,7 +50,7 @@ class Step(nn.Module):
 
 def alone(model: Path, batches: Sequence[PretrainBatch]) -> dict[str, Tensor]:
     """Gradients of one process that sees all batches at once."""
-    step = Step(RelationalModel.from_pretrained(model).train())
+    step = Step(load(model))
     losses = [step.model(batch).losses() for batch in batches]
     terms = []
     for name, weight in OBJECTIVE_WEIGHTS.items():
@@ -60,11 +60,18 @@ def alone(model: Path, batches: Sequence[PretrainBatch]) -> dict[str, Tensor]:
     return {n: p.grad for n, p in step.model.named_parameters() if p.grad is not None}
 
 
+def load(model: Path) -> RelationalModel:
+    """To be trained, as a run does, on batches that hold no episodes."""
+    loaded = RelationalModel.from_pretrained(model).train()
+    loaded.in_context.requires_grad_(False)
+    return loaded
+
+
 def ddp_gradients(rank: int, model: Path, cases: Path, out: Path) -> None:
     """Each case's gradients, each rank seeing one of its batches; twice, to show unused ones."""
     found = {}
     for name, batches in torch.load(cases, weights_only=False).items():
-        inner = RelationalModel.from_pretrained(model).train()
+        inner = load(model)
         step = DistributedDataParallel(Step(inner), gradient_as_bucket_view=True)
         for _ in range(2):  # DDP notices in the second what was unused in the first
             step.zero_grad()
@@ -78,7 +85,7 @@ def sharded_gradients(rank: int, model: Path, cases: Path, out: Path) -> None:
     found = {}
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for name, batches in torch.load(cases, weights_only=False).items():
-        inner = RelationalModel.from_pretrained(model).train()
+        inner = load(model)
         assert whole(inner) is inner
         shard(inner, mesh)
         Step(inner)(batches[rank]).backward()
