@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from lightning import seed_everything
@@ -21,13 +20,12 @@ from rfm.data.tasks import Task, open_task
 from rfm.data.tokenizer import resolve_tokenizer
 from rfm.eval.asking import open_questions, seen_before
 from rfm.eval.predictions import check_scorable
-from rfm.files import file_hash
 from rfm.nn.bf16_linear import use_bf16
-from rfm.nn.model import WEIGHTS, RelationalModel
+from rfm.nn.model import RelationalModel
 from rfm.train.build import build_model
 from rfm.train.finetuner import Parts, decide_parts, head_config
 from rfm.train.metrics import make_loggers
-from rfm.train.run_dir import check_same_run, start_run
+from rfm.train.run_dir import check_same_run, start_run, weights_of
 from rfm.train.trainer import (
     bf16_on_cpu,
     check_trainer,
@@ -61,9 +59,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     task = open_task(database, config.task)
     fingerprints = {name: task.database.fingerprint(name) for name in task.database.tables}
     fingerprints[f"task {task.name}"] = task.fingerprint
-    weights = Path(config.checkpoint) / WEIGHTS
-    if weights.is_file():
-        fingerprints["checkpoint"] = file_hash(weights)
+    fingerprints |= weights_of(config.checkpoint)
     check_scorable(task)
     if (run_dir / "data.json").is_file():
         check_same_run(run_dir, config, fingerprints, FREE, "or delete what is there")

@@ -14,7 +14,7 @@ from typing import Any
 from lightning import seed_everything
 
 from pretrain.config import FREE, PretrainConfig
-from pretrain.start import fingerprints, open_batches, open_model
+from pretrain.start import open_batches, open_model
 from rfm.config import run_command
 from rfm.data.datamodule import BatchData
 from rfm.train.build import describe_training
@@ -22,7 +22,7 @@ from rfm.train.checkpoints import Checkpoints, find_resume, start_over
 from rfm.train.metrics import PlainProgress, make_loggers
 from rfm.train.pretrainer import Pretrainer, whole
 from rfm.train.report import summarise, write_report
-from rfm.train.run_dir import check_same_run, start_run
+from rfm.train.run_dir import check_same_run, start_run, weights_of
 from rfm.train.trainer import (
     check_trainer,
     choose_run_dir,
@@ -44,7 +44,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     config = replace(config, run_dir=run_dir, trainer=decided(config.trainer))
     resumed = find_resume(config.resume, run_dir)
     model, corpus = open_model(config)
-    content = fingerprints(config, corpus)
+    content = {**corpus.fingerprints, **weights_of(config.checkpoint)}
     if resumed is not None:
         check_same_run(resumed.parents[1], config, content, FREE)
     before = model.about

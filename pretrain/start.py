@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from pretrain.config import PretrainConfig
+from rfm.config import is_first_process
 from rfm.data.corpus import Corpus, open_corpus
 from rfm.data.episodes import count_usable, open_episodes
 from rfm.data.mixture import PretrainBatches
 from rfm.data.tokenizer import Tokenizer
 from rfm.eval.row_cache import cache_rows
-from rfm.files import file_hash
-from rfm.nn.model import WEIGHTS, RelationalModel
+from rfm.nn.model import RelationalModel
 from rfm.train.build import begin_with, build_model
 from rfm.train.trainer import bf16_on_cpu
 
@@ -53,13 +52,6 @@ def open_model(config: PretrainConfig) -> tuple[RelationalModel, Corpus]:
     return model, corpus
 
 
-def fingerprints(config: PretrainConfig, corpus: Corpus) -> dict[str, str]:
-    """Content of each database, and of the checkpoint that the run begins with."""
-    weights = Path(config.checkpoint) / WEIGHTS
-    began = {"checkpoint": file_hash(weights)} if weights.is_file() else {}
-    return {**corpus.fingerprints, **began}
-
-
 def open_batches(
     config: PretrainConfig, model: RelationalModel, corpus: Corpus
 ) -> tuple[PretrainBatches, PretrainBatches, PretrainBatches]:
@@ -84,7 +76,7 @@ def open_batches(
         )
         for split in ("train", "val")
     )
-    if train is not None:
+    if train is not None and is_first_process():
         usable = count_usable(train.sources, _TASKS, config.seed)
         shares = ", ".join(f"{name} {number}" for name, number in usable.items())
         _log.info("usable tasks among %d drawn from each database: %s", _TASKS, shares)

@@ -8,13 +8,13 @@ import numpy.typing as npt
 from rfm.data.batch import MAX_CLASSES
 from rfm.data.generated import (
     MOST_ROWS,
-    Floats,
     GeneratedTask,
     Ints32,
     Labelled,
     by_frequency,
     draw_threshold,
 )
+from rfm.data.label_history import Floats
 from rfm.data.store import RowStore
 from rfm.data.task_rows import Ints
 

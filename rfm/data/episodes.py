@@ -21,12 +21,11 @@ from rfm.data.autocompletes import AutocompleteMaker
 from rfm.data.batch import NUM_TOLD, EpisodeBatch
 from rfm.data.cached import EncodedRows, RowStates
 from rfm.data.draws import MaskedDraw, softened
-from rfm.data.events import aggregate
 from rfm.data.forecasts import ForecastMaker
-from rfm.data.generated import Floats, GeneratedTask, Labelled, is_degenerate
-from rfm.data.label_history import found_until
+from rfm.data.generated import GeneratedTask, Labelled, is_degenerate
+from rfm.data.label_history import Floats, LabelHistory
 from rfm.data.overlay import overlay
-from rfm.data.past_labels import LAST, PRIOR
+from rfm.data.past_labels import PRIOR, past_means
 from rfm.data.questions import calendar
 from rfm.data.sampler import Seeds, Subgraph, fan_outs, sample
 from rfm.data.serialise import MASKED, REMOVED, VISIBLE, TokenIds
@@ -344,16 +343,11 @@ def told_numbers(
     seen = np.searchsorted(known, cutoff, side="right")
     total = np.concatenate([[0], np.cumsum(value)])[seen] / (seen + PRIOR)
     order = np.lexsort((known, rows.entity))
-    start, end = found_until(rows.entity[order], known[order], entity, cutoff)
-    parts = []
-    for last in (*LAST, len(rows)):
-        first = np.maximum(start, end - last)
-        count = end - first  # summed one by one: later labels change no digit
-        mean = aggregate("sum", value[order], first, end) / np.maximum(count, 1)
-        parts.append(np.where(count > 0, count * (mean - total) / (count + PRIOR), 0))
-    latest = known[order][np.maximum(end - 1, 0)]
-    age = np.where(end > start, (now - latest) / timedelta, 0).clip(min=0)
-    out = np.column_stack([when, *parts, np.log1p(end - start), np.log1p(age)])
+    history = LabelHistory(
+        rows.entity[order], known[order], rows.time[order], value[order][:, None]
+    )
+    past = past_means(history, entity, (now, cutoff), total[:, None], timedelta)
+    out = np.concatenate([when, *past], axis=1)
     assert out.shape[1] == NUM_TOLD
     return out.astype(np.float32)
 

@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rfm.data.graph import STATIC
-from rfm.data.label_history import found_until
+from rfm.data.label_history import Floats, found_until
 from rfm.data.store import RowStore
 from rfm.data.task_rows import Ints
 
 Aggregate: TypeAlias = Literal["count", "exists", "sum", "avg", "min", "max"]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,12 +17,12 @@ from rfm.data.events import Aggregate, Events, aggregate, events_of
 from rfm.data.generated import (
     MIN_ROWS,
     MOST_ROWS,
-    Floats,
     GeneratedTask,
     Labelled,
     by_frequency,
     draw_threshold,
 )
+from rfm.data.label_history import Floats
 from rfm.data.store import RowStore, TableStore
 from rfm.data.task_rows import Ints
 

@@ -7,18 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from rfm.data.label_history import Floats
 from rfm.data.store import RowStore
 from rfm.data.task_rows import Ints
 
-Floats = npt.NDArray[np.float64]
 Ints32 = npt.NDArray[np.int32]
 MIN_ROWS = 200
 MOST_ROWS = 6_000
 _MINORITY = 0.02  # of the labels, at least, is not the most frequent one
 _SMALLEST = 10  # rows of each class
-_UNDETERMINED = (
-    0.05  # of what the most frequent label leaves open, at least, a cell leaves open too
-)
+_UNDETERMINED = 0.05  # of what the most frequent label leaves open, at least, a cell does, too
 _GROUPS = 0.5  # of the rows: values of a column that are as many say which row it is, nothing else
 
 

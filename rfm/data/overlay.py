@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from rfm.data.attach import KNOWN, LABEL
 from rfm.data.column_stats import fit_column_stats
-from rfm.data.events import Floats
 from rfm.data.generated import GeneratedTask
 from rfm.data.graph import EntityGraph, ForeignKey
+from rfm.data.label_history import Floats
 from rfm.data.schema import Kind, words
 from rfm.data.store import CellColumn, RowStore, TableStore
 from rfm.data.task_rows import Ints

@@ -7,14 +7,16 @@ an entity's mean is from the mean of all, which drifts in the course of years.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from rfm.data.attach import AttachedTask
-from rfm.data.label_history import Floats, label_history
+from rfm.data.label_history import Floats, LabelHistory, label_history
 from rfm.data.task_rows import Ints
 
-LAST = (3, 10)  # of the latest labels; and all
+_LAST = (3, 10)  # of the latest labels; and all
 PRIOR = 2.0  # labels' worth of the mean of all
 
 
@@ -52,7 +54,7 @@ class PastLabels:
     @property
     def width(self) -> int:
         """Numbers per question, H."""
-        return len(self.groups) * ((len(LAST) + 1) * self.outputs + 2)
+        return len(self.groups) * ((len(_LAST) + 1) * self.outputs + 2)
 
     def features(self, entity: Ints, now: Ints, cutoff: Ints) -> npt.NDArray[np.float32]:
         """[n, H] of questions about entities [n], asked at ``now`` with labels known by ``cutoff``
@@ -65,13 +67,36 @@ class PastLabels:
         total = self.sums[seen] / (seen + PRIOR)[:, None]
         parts = []
         for group, history in zip(self.groups, self.histories, strict=True):
-            start, end = history.visible(group[entity], cutoff)
-            for last in (*LAST, np.iinfo(np.int64).max):
-                first = np.maximum(start, end - last)
-                mean = self._standardise(np.nan_to_num(history.mean(first, end)))
-                count = (end - first)[:, None]
-                parts.append(np.where(count > 0, count * (mean - total) / (count + PRIOR), 0))
-            latest = history.known[np.maximum(end - 1, 0)] if history.known.size else now
-            age = np.where(end > start, (now - latest) / self.timedelta, 0).clip(min=0)
-            parts += [np.log1p(end - start)[:, None], np.log1p(age)[:, None]]
+            parts += past_means(
+                history, group[entity], (now, cutoff), total, self.timedelta, self._standardise
+            )
         return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def past_means(
+    history: LabelHistory,
+    group: Ints,
+    when: tuple[Ints, Ints],
+    total: Floats,
+    timedelta: int,
+    standardise: Callable[[Floats], Floats] = lambda outcome: outcome,
+) -> list[Floats]:
+    """Of the labels of each question's group [n]: the smoothed means [n, C] of the latest and of
+    all, less ``total`` [n, C]; log(1 + how many there are) [n, 1]; log(1 + age of the latest, in
+    timedeltas) [n, 1].
+
+    Args:
+        when: when the questions are asked, and their cutoffs [n], unix seconds.
+        standardise: mean outcomes.
+    """
+    now, cutoff = when
+    parts = []
+    start, end = history.visible(group, cutoff)
+    for last in (*_LAST, np.iinfo(np.int64).max):
+        first = np.maximum(start, end - last)
+        mean = standardise(np.nan_to_num(history.mean(first, end)))
+        count = (end - first)[:, None]
+        parts.append(np.where(count > 0, count * (mean - total) / (count + PRIOR), 0))
+    latest = history.known[np.maximum(end - 1, 0)] if history.known.size else now
+    age = np.where(end > start, (now - latest) / timedelta, 0).clip(min=0)
+    return [*parts, np.log1p(end - start)[:, None], np.log1p(age)[:, None]]

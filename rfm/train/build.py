@@ -45,10 +45,7 @@ def build_model(
         _check_fit(bart, encoder.pretrained, tokenizer, max_tokens)
     else:
         bart = BartModel(bart_config(encoder, len(tokenizer), tokenizer.id(PAD), tokenizer.id(EOS)))
-    if compiled:
-        bart.encoder.compile(dynamic=True)
-    if bf16_on_cpu:
-        use_bf16(bart.encoder)
+    _speed_up(bart, compiled, bf16_on_cpu)
     return RelationalModel(config, bart, tokenizer.backend.to_str(), {})
 
 
@@ -71,11 +68,7 @@ def begin_with(
     """
     saved = RelationalModel.from_pretrained(checkpoint)
     bart = saved.backbone.row_encoder.bart
-    if max_tokens > bart.config.max_position_embeddings:
-        raise ValueError(
-            f"batch.max_tokens, or batch.max_text_tokens and a name, come to {max_tokens}, but "
-            f"{checkpoint} reads at most {bart.config.max_position_embeddings} tokens"
-        )
+    _check_length(bart, checkpoint, max_tokens)
     bart.requires_grad_(True).train()  # whatever it was saved as
     encoder = replace(saved.settings.row_encoder, frozen=frozen)
     model = RelationalModel(
@@ -83,10 +76,7 @@ def begin_with(
     )
     weights = saved.state_dict().items()
     model.load_state_dict({name: w for name, w in weights if not name.startswith("heads.")})
-    if compiled:
-        bart.encoder.compile(dynamic=True)
-    if bf16_on_cpu:
-        use_bf16(bart.encoder)
+    _speed_up(bart, compiled, bf16_on_cpu)
     return model
 
 
@@ -98,11 +88,22 @@ def _check_fit(bart: BartModel, source: str, tokenizer: Tokenizer, max_tokens: i
             f"the tokenizer does not fit the weights of '{source}': it has {ids}, they have "
             f"{wrong}; set data.tokenizer={source} too"
         )
+    _check_length(bart, source, max_tokens)
+
+
+def _check_length(bart: BartModel, source: str, max_tokens: int) -> None:
     if max_tokens > bart.config.max_position_embeddings:
         raise ValueError(
             f"batch.max_tokens, or batch.max_text_tokens and a name, come to {max_tokens}, but "
             f"'{source}' reads at most {bart.config.max_position_embeddings} tokens"
         )
+
+
+def _speed_up(bart: BartModel, compiled: bool, bf16_on_cpu: bool) -> None:
+    if compiled:
+        bart.encoder.compile(dynamic=True)
+    if bf16_on_cpu:
+        use_bf16(bart.encoder)
 
 
 def describe_training(

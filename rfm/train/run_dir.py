@@ -15,7 +15,8 @@ import torch
 import yaml
 
 from rfm.config import config_yaml, save_config
-from rfm.files import publish
+from rfm.files import file_hash, publish
+from rfm.nn.model import WEIGHTS
 
 _PACKAGES = (
     "rfm", "torch", "lightning", "torch-geometric", "transformers", "tokenizers", "relbench",
@@ -27,6 +28,12 @@ _PACKAGES = (
 def new_run_dir(name: str) -> Path:
     """``runs/<name>-<time>``, not there yet."""
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def weights_of(checkpoint: str) -> dict[str, str]:
+    """The fingerprint of the weights in a checkpoint's folder, if it is one."""
+    weights = Path(checkpoint) / WEIGHTS
+    return {"checkpoint": file_hash(weights)} if weights.is_file() else {}
 
 
 def write_json(path: Path, content: Any) -> None:
