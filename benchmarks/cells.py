@@ -26,6 +26,7 @@ class Cell:
     task: ``database/task``. method: as the tables call it, fit to name a folder. low, high: 95%
     bootstrap interval of the test score (both the score itself where none was drawn). checkpoint:
     what was fine-tuned ("" for methods without one), pretrained on the databases ``pretraining``.
+    context: of how many examples a zero-shot answer is made; -1 for others.
     warnings: what a reader must know, such as that the checkpoint has seen the database. curve:
     (step, validation score). config and versions: of the run (``rfm.train.run_dir.versions``).
     """
@@ -42,6 +43,7 @@ class Cell:
     seconds: float
     checkpoint: str = ""
     pretraining: tuple[str, ...] = ()
+    context: int = -1
     warnings: tuple[str, ...] = ()
     curve: tuple[tuple[int, float], ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)

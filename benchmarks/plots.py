@@ -114,6 +114,26 @@ def _points(curve: Mapping[int, float]) -> tuple[list[int], list[float]]:
     return steps, [curve[step] for step in steps]
 
 
+def by_context(task: str, regime: Regime, summaries: Sequence[Summary]) -> str:
+    """Test score by size of the context, of every method that has one; sizes are equally far
+    apart."""
+    sizes = sorted({one.first.context for one in summaries})
+    lines: dict[str, dict[int, float]] = {}
+    for one in summaries:
+        name = one.first.method.removesuffix(f", context {one.first.context}")
+        lines.setdefault(name, {})[sizes.index(one.first.context)] = one.mean
+    with style.context(["default", _STYLE]):  # not the settings of whoever runs this
+        figure = Figure(figsize=(WIDTH, 2.5 + 0.16 * len(lines)), layout="constrained")
+        axes = figure.add_subplot()
+        for name, scores in lines.items():
+            axes.plot(*_points(scores), "o-", markersize=3, linewidth=1.4, label=name)
+        axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+        axes.set_xlabel("examples")
+        axes.set_ylabel(f"test {better(summaries[0].first.metric)}")
+        _legend_below(figure, axes)
+        return _svg(figure, f"Score by context on {task}, {regime}")
+
+
 def calibration(
     task: str, regime: Regime, methods: Mapping[str, Reliability], colours: Mapping[str, str]
 ) -> str:

@@ -3,9 +3,10 @@
     python -m benchmarks.report results=<folder> out=<folder> [data.root=<folder>]
 
 Reads the cells of a folder of results (``benchmarks.cells``), runs nothing, and writes
-``finetuned.csv``, ``finetuned.md`` and ``finetuned.html``: one self-contained page with score bars,
-learning curves, calibration (with data.root, for the labels) and how each number came about. The
-same cells give the same files.
+``finetuned.csv``, ``finetuned.md`` and ``finetuned.html`` (``zero_shot`` where any answer was made
+of examples): one self-contained page with score bars, learning curves, scores by how many examples
+there are, calibration (with data.root, for the labels) and how each number came about. The same
+cells give the same files.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from rfm.data.tasks import Regime
 from rfm.eval.predictions import higher_is_better
 from rfm.files import publish
 
-TITLE = "Fine-tuned scores"
+_TITLES = {"finetuned": "Fine-tuned scores", "zero_shot": "Zero-shot scores"}
 _MACHINE = ("device", "platform", "threads", "python")
 
 
@@ -55,7 +56,7 @@ class ReportConfig:
     """Which results, and where their tables go."""
 
     results: Path = setting(help="folder of cells")
-    out: Path = setting(help="folder for finetuned.csv, finetuned.md and finetuned.html")
+    out: Path = setting(help="folder for finetuned.csv (or zero_shot.csv), .md and .html")
     ours: tuple[str, ...] = setting((), help="methods of ours that start from no checkpoint")
     published: Path = setting(PUBLISHED, help="published scores, YAML")
     data: LabelConfig = setting(factory=LabelConfig)
@@ -107,18 +108,19 @@ def write_report(
         (table, [_task_section(results, table, task, summaries, root) for task in table.tasks])
         for table in tables
     ]
+    name = "zero_shot" if any(s.first.context >= 0 for s in summaries) else "finetuned"
     contents = {
         "csv": csv_table(summaries, others),
-        "md": "\n".join([f"# {TITLE}\n", *(markdown_table(table) for table in tables)]),
-        "html": _page(sections),
+        "md": "\n".join([f"# {_TITLES[name]}\n", *(markdown_table(table) for table in tables)]),
+        "html": _page(_TITLES[name], sections),
     }
     for suffix, content in contents.items():
-        with publish(out / f"finetuned.{suffix}") as temporary:
+        with publish(out / f"{name}.{suffix}") as temporary:
             temporary.write_text(content, encoding="utf-8")
     return {
-        "csv": out / "finetuned.csv",
-        "markdown": out / "finetuned.md",
-        "html": out / "finetuned.html",
+        "csv": out / f"{name}.csv",
+        "markdown": out / f"{name}.md",
+        "html": out / f"{name}.html",
         "cells": sum(len(one.cells) for one in summaries),
         "methods": len({one.first.method for one in summaries}),
         "tasks": len({one.first.task for one in summaries}),
@@ -142,6 +144,9 @@ def _task_section(
     if learnt := [s for s in here if any(cell.curve for cell in s.cells)]:
         caption = "Validation score by step: each seed thin, their mean thick while all run."
         figures.append((plots.learning_curves(task, table.regime, learnt, colours), caption))
+    if asked := [s for s in here if s.first.context >= 0]:
+        caption = "Test score by how many examples the answers are made of; mean over seeds."
+        figures.append((plots.by_context(task, table.regime, asked), caption))
     missing: list[str] = []
     if table.tasks[task] == "roc_auc":
         shown_methods = _for_calibration(here, own)
@@ -164,7 +169,7 @@ def _for_calibration(here: Sequence[Summary], own: set[str]) -> list[Summary]:
     return [one for one in here if one.first.method in own or one is best]
 
 
-def _page(sections: Sequence[tuple[Table, Sequence[TaskSection]]]) -> str:
+def _page(title: str, sections: Sequence[tuple[Table, Sequence[TaskSection]]]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -175,7 +180,7 @@ def _page(sections: Sequence[tuple[Table, Sequence[TaskSection]]]) -> str:
     environment.filters |= {"yaml": _yaml, "better": better, "machine": _machine}
     template = environment.get_template("report.html")
     return template.render(
-        title=TITLE, sections=sections, notes=table_notes, lettered=lettered, shown=shown
+        title=title, sections=sections, notes=table_notes, lettered=lettered, shown=shown
     )
 
 

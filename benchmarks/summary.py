@@ -21,6 +21,7 @@ COLUMNS = (
     "task", "regime", "method", "metric", "mean", "std", "seeds", "validation", "seconds",
     "checkpoint", "pretraining databases",
 )  # fmt: skip
+CONTEXT = "context"
 _ABSENT = "(absent)"
 _WHERE = frozenset({"seed", "seeds", "tasks", "run_dir", "results", "out", "cache", "root"})
 
@@ -121,17 +122,20 @@ def without_places(config: Any) -> Any:
 
 
 def csv_table(summaries: Sequence[Summary], published: Sequence[Published]) -> str:
-    """``COLUMNS``, one line per task, regime and method; published scores of the same tasks and
-    regimes come last in each regime, named as such, and have no seeds."""
+    """``COLUMNS``, one line per task, regime and method, and ``CONTEXT`` where any has one;
+    published scores of the same tasks and regimes come last in each regime, named as such, and have
+    no seeds."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    more = [CONTEXT] if any(one.first.context >= 0 for one in summaries) else []
+    writer.writerow([*COLUMNS, *more])
     regimes: list[Regime] = list(dict.fromkeys(one.first.regime for one in summaries))
     for regime in regimes:
         here = [one for one in summaries if one.first.regime == regime]
-        writer.writerows(_csv_row(one) for one in here)
+        writer.writerows(_csv_row(one, bool(more)) for one in here)
         for task in dict.fromkeys(one.first.task for one in here):
-            writer.writerows(_csv_published(p, task) for p in scored_on(published, regime, task))
+            other = scored_on(published, regime, task)
+            writer.writerows([*_csv_published(p, task), *("" for _ in more)] for p in other)
     return text.getvalue()
 
 
@@ -140,12 +144,13 @@ def scored_on(published: Sequence[Published], regime: Regime, task: str) -> list
     return [one for one in published if one.regime == regime and task in one.scores]
 
 
-def _csv_row(one: Summary) -> list[Any]:
+def _csv_row(one: Summary, with_context: bool) -> list[Any]:
     cell = one.first
+    context = [cell.context if cell.context >= 0 else ""] if with_context else []
     return [
         cell.task, cell.regime, cell.method, cell.metric, _rounded(one.mean), _rounded(one.std),
         len(one.cells), _rounded(one.validation), round(one.seconds, 1), cell.checkpoint,
-        " ".join(cell.pretraining),
+        " ".join(cell.pretraining), *context,
     ]  # fmt: skip
 
 

@@ -73,6 +73,7 @@ def open_batches(
             split,
             config.data.weights,
             cache,
+            corpus.databases,
         )
         for split in ("train", "val")
     )

@@ -10,12 +10,16 @@ import pandas as pd
 import pytest
 import torch
 
-from rfm.data.episodes import EpisodeConfig, Episodes, EpisodeSource, choose
+from rfm.data.episode_config import EpisodeConfig
+from rfm.data.episodes import Episodes, EpisodeSource, choose
 from rfm.data.graph import STATIC
+from rfm.data.support import parents_of
 from tests.batches import differing, tensors
 from tests.busy_shop import Busy, open_busy
 
-CONFIG = EpisodeConfig(per_batch=2, support=16, queries=8, children=3, history=4, max_rows=20)
+CONFIG = EpisodeConfig(
+    per_batch=2, support=16, fewest=8, queries=8, children=3, history=4, max_rows=20
+)
 MOMENTS = {"train": "2020-01-01", "val": "2020-07-01"}
 
 
@@ -97,15 +101,17 @@ def test_the_labels_of_queries_change_nothing_but_the_targets(busy: Busy, classe
         task = source.forecasts.draw(rng)
         if task is None or task.classes != classes:
             continue
-        found = choose(task.rows, task.timedelta, CONFIG, None, rng)
+        parents = parents_of(busy.store, task.entity_table)
+        found = choose(task, parents, CONFIG, None, rng)
         if found is None:
             continue
         number, cutoff, support = found
         label = task.rows.label.copy()
-        unknown = task.rows.time + task.timedelta > cutoff[support:].max()
+        unknown = task.known > cutoff[support:].max()
         label[unknown] = 1 - label[unknown] if classes else rng.normal(size=unknown.sum())
         other = replace(task, rows=replace(task.rows, label=label))
-        a, b = (source.batch(t, number, cutoff, support, 1) for t in (task, other))
+        until = int(cutoff[support:].min())
+        a, b = (source.lay(t, until).batch(number, cutoff, support, 1) for t in (task, other))
         assert [p for p in differing(a, b) if p != ".label"] == []
         checked += 1
     assert dict(tensors(a))[".label"].shape[0] == number.size

@@ -111,7 +111,7 @@ def test_what_is_before_the_cutoff_does_change_batches(
 def means(asker: Asker) -> Floats:
     """What the children of entities say, of validation questions."""
     asked = asker.asked("val", "frozen")
-    found = ChildMeans(asker.attached, asker.store)
+    found = ChildMeans.of(asker.attached, asker.store)
     return found.features(asked.entity, asked.now, asked.cutoff)
 
 
@@ -263,7 +263,7 @@ def test_a_label_is_visible_from_the_second_it_is_known(
 
 def test_a_child_counts_from_the_second_it_is_there(task_shop: Path, task_cache: Path) -> None:
     asker = ask(task_shop, "buys", task_cache)
-    graph, means = asker.store.graph, ChildMeans(asker.attached, asker.store)
+    graph, means = asker.store.graph, ChildMeans.of(asker.attached, asker.store)
     entities = graph.rows_of(asker.task.entity_table)
     tried = 0
     for key in means.tables:

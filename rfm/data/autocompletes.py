@@ -65,6 +65,7 @@ class AutocompleteMaker:
             timedelta=1,
             rows=Labelled(row, time[row], label),
             column=column,
+            given=True,
         )
 
 

@@ -34,9 +34,15 @@ three windows of past labels, how often and how lately around the entity; of the
 its share of the labels of each window, and its children, the latest and all."""
 NUM_SEEN_FEATURES = len(SEEN_FEATURES)
 MAX_CLASSES = 10
-NUM_CALENDAR, NUM_TOLD = 5, 10
-"""What a question of an episode is told, see ``rfm.data.episodes``: time of year and of week, how
-stale it is, three means of past labels, how many there are and how old."""
+NUM_CALENDAR = 5
+TOLD_KINDS = (
+    "time of year", "time of week", "staleness", "cell", "age",
+    "last 3 labels", "last 10 labels", "labels", "label count", "label age",
+    "last 3 labels of the parent", "last 10 labels of the parent", "labels of the parent",
+    "label count of the parent", "label age of the parent",
+    "child count", "child age", "last 4 children", "last 16 children", "last 64 children",
+)  # fmt: skip
+"""What the questions of an episode are told, see ``rfm.data.told``."""
 _PAD_TO = 2
 
 
@@ -216,19 +222,21 @@ class TaskBatch(Batch):
 
 @dataclass(frozen=True)
 class EpisodeBatch(TaskBatch):
-    """One task: examples with labels, then queries, S questions in all, told NUM_TOLD numbers each.
+    """One task: examples with labels, then queries, S questions in all, told F numbers each.
 
-    database: its number in the mixture, -1 where it does not count. num_support: the first so many
+    kind [F] int64: of the numbers told, among ``TOLD_KINDS``. database: its number in the mixture,
+    -1 where it does not count. num_support: the first so many
     are examples. classes: at most MAX_CLASSES, or 0 where labels [S, 1] are numbers, standardised
     by those of the examples. Labels of queries are for the loss alone.
     """
 
+    kind: Tensor
     database: int
     num_support: int
     classes: int
 
     def without_edges(self) -> Self:
-        """Nor is anything told of past labels, which only edges lead to."""
+        """Nor is anything told of entities, past labels or children, which only edges lead to."""
         told = self.told.clone()
         told[:, NUM_CALENDAR:] = 0
         return replace(super().without_edges(), told=told)

@@ -25,21 +25,43 @@ Floats = npt.NDArray[np.float32]
 class ChildMeans:
     """Means over the latest children of entities, by foreign key and column of numbers."""
 
-    def __init__(self, attached: AttachedTask, store: RowStore) -> None:
+    def __init__(self, store: RowStore, entity: int, timedelta: int, but: int = -1) -> None:
+        """
+        Args:
+            entity: the number of the entity table. timedelta: seconds that ages are counted in.
+            but: the number of a table whose rows do not count.
+        """
         graph = store.graph
-        entity, own = (graph.tables.index(t) for t in (attached.task.entity_table, attached.table))
-        self.graph, self.timedelta = graph, attached.task.timedelta
-        self.first_entity = graph.rows_of(attached.task.entity_table).start
+        self.graph, self.timedelta = graph, timedelta
+        self.first_entity = int(graph.table_start[entity])
         self.tables = {
             f: store.tables[key.child]
             for f, key in enumerate(graph.foreign_keys)
-            if key.parent == entity and key.child != own
+            if key.parent == entity and key.child != but
         }
+
+    @classmethod
+    def of(cls, attached: AttachedTask, store: RowStore) -> ChildMeans:
+        """Of a task's entities, whose questions and past labels do not count."""
+        entity, own = (
+            store.graph.tables.index(t) for t in (attached.task.entity_table, attached.table)
+        )
+        return cls(store, entity, attached.task.timedelta, but=own)
 
     @property
     def width(self) -> int:
         """Numbers per question, H."""
-        return sum(2 + len(_LAST) * _numbers(table).size for table in self.tables.values())
+        return len(self.kinds)
+
+    @property
+    def kinds(self) -> list[int]:
+        """What each number is, see ``features``: 0 a count, 1 an age, 2 and more means, by how many
+        children they are of."""
+        kinds = list[int]()
+        for table in self.tables.values():
+            means = (2 + i for i in range(len(_LAST)) for _ in number_columns(table))
+            kinds += [0, 1, *means]
+        return kinds
 
     def features(self, entity: Ints, now: Ints, cutoff: Ints) -> Floats:
         """[n, H] of questions about entities [n], asked at ``now`` of what is there by ``cutoff``
@@ -63,8 +85,8 @@ class ChildMeans:
         time = np.asarray(graph.row_time[np.where(there[:, 0], child[:, 0], 0)])
         age = np.where(there[:, 0] & (time != STATIC), now - time, 0) / self.timedelta
         first = int(graph.table_start[graph.foreign_keys[key].child])
-        rank = np.full((*child.shape, _numbers(table).size), np.nan, dtype=np.float32)
-        rank[there] = _ranks(table, child[there] - first)
+        rank = np.full((*child.shape, number_columns(table).size), np.nan, dtype=np.float32)
+        rank[there] = number_ranks(table, child[there] - first, number_columns(table))
         known = ~np.isnan(rank)
         total, number = np.cumsum(np.where(known, rank, 0), axis=1), np.cumsum(known, axis=1)
         means = [total[:, n - 1] / np.maximum(number[:, n - 1], 1) for n in _LAST]
@@ -85,14 +107,14 @@ class ChildMeans:
         return child, count
 
 
-def _numbers(table: TableStore) -> Ints:
+def number_columns(table: TableStore) -> Ints:
     """The columns [V] of numbers and booleans; not of dates, which only ever grow."""
     return np.flatnonzero(table.is_value & ~table.is_datetime)
 
 
-def _ranks(table: TableStore, rows: Ints) -> Floats:
-    """Ranks [n, V] from -1 to 1 of the numbers of local rows [n], NaN where they are null."""
-    columns = _numbers(table)
+def number_ranks(table: TableStore, rows: Ints, columns: Ints) -> Floats:
+    """Ranks [n, V] from -1 to 1 of the numbers of local rows [n] in columns [V], NaN where they are
+    null."""
     out = np.empty((rows.size, columns.size), dtype=np.float32)
     for i, column in enumerate(columns):
         z = table.values(rows, int(column))

@@ -19,6 +19,7 @@ from rfm.data.tokenizer import Tokenizer, resolve_tokenizer
 from rfm.files import alone
 
 _log = logging.getLogger("rfm")
+_SYNTHETIC = 6  # databases, by default
 
 
 def default_cache() -> Path:
@@ -44,7 +45,9 @@ class DataConfig:
     serialisation: Serialisation = setting("compact", help="text: spell values out as digits")
     tokenizer: str = setting("train", help="train: a byte-level BPE; else a folder or a Hub id")
     vocab_size: int = setting(8192, ge=300, le=65536, help="of a trained tokenizer")
-    synthetic: int = setting(6, ge=0, help="synthetic databases, where no databases are named")
+    synthetic: int = setting(
+        -1, ge=-1, help="synthetic databases besides; -1: 6 where no others are named, else none"
+    )
     synthetic_rows: int = setting(10_000, ge=500, help="rows of each")
     workers: int = setting(-1, ge=-1, help="loader processes per device; -1: 0 on CPU, 4 on GPU")
 
@@ -94,21 +97,27 @@ def open_corpus(config: DataConfig, seed: int, tokenizer: Tokenizer | None = Non
 
 
 def _open_all(config: DataConfig, seed: int) -> list[Database]:
-    kinds = read_kinds(config.kinds)
-    if config.databases:
-        databases = [open_database(spec, config.root) for spec in config.databases]
-        names = [database.name for database in databases]
-        unknown = sorted(set(kinds) - set(names))
-        if unknown:
-            raise ValueError(
-                f"data.kinds={config.kinds} names {unknown}, which are no databases of the "
-                f"mixture: it has {names}"
-            )
-        return [replace(d, overrides=read_overrides(kinds.get(d.name))) for d in databases]
-    if config.synthetic == 0:
+    count = config.synthetic if config.synthetic >= 0 else (0 if config.databases else _SYNTHETIC)
+    if not config.databases and count == 0:
         raise ValueError("no databases: name some in data.databases, or set data.synthetic above 0")
+    kinds = read_kinds(config.kinds)
+    databases = [open_database(spec, config.root) for spec in config.databases]
+    names = [database.name for database in databases]
+    unknown = sorted(set(kinds) - set(names))
+    if config.databases and unknown:
+        raise ValueError(
+            f"data.kinds={config.kinds} names {unknown}, which are no databases of the "
+            f"mixture: it has {names}"
+        )
+    named = [replace(d, overrides=read_overrides(kinds.get(d.name))) for d in databases]
+    return [*named, *_synthetic(config, count, seed)]
+
+
+def _synthetic(config: DataConfig, count: int, seed: int) -> list[Database]:
+    if count == 0:
+        return []
     settings = SyntheticConfig(seed=seed, rows=config.synthetic_rows)
     out = config.cache / "synthetic"
     with alone(out):  # or one process would replace what another one reads by now
-        folders = generate_databases(out, config.synthetic, settings)
+        folders = generate_databases(out, count, settings)
     return [open_database(folder) for folder in folders]

@@ -2,65 +2,42 @@
 
 An episode is a pure function of (seed, index). Its queries are asked at and after an anchor; the
 examples are rows whose labels are known by then. Half of the time the queries' database stops at
-the anchor, as it does in the frozen regime, and the examples are as stale as the queries.
+the anchor, as it does in the frozen regime, and the examples are as stale as the queries; else each
+query sees the database up to its own seed time, as in the rolling regime.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch.utils.data import Dataset
 
-from rfm.config import setting
-from rfm.data.assemble import question_batch
 from rfm.data.autocompletes import AutocompleteMaker
-from rfm.data.batch import NUM_TOLD, EpisodeBatch
-from rfm.data.cached import EncodedRows, RowStates
-from rfm.data.draws import MaskedDraw, softened
+from rfm.data.batch import EpisodeBatch
+from rfm.data.cached import RowStates
+from rfm.data.database import Database
+from rfm.data.draws import softened
+from rfm.data.episode_config import EpisodeConfig
 from rfm.data.forecasts import ForecastMaker
-from rfm.data.generated import GeneratedTask, Labelled, is_degenerate
-from rfm.data.label_history import Floats, LabelHistory
-from rfm.data.overlay import overlay
-from rfm.data.past_labels import PRIOR, past_means
-from rfm.data.questions import calendar
-from rfm.data.sampler import Seeds, Subgraph, fan_outs, sample
-from rfm.data.serialise import MASKED, REMOVED, VISIBLE, TokenIds
+from rfm.data.generated import GeneratedTask, is_degenerate
+from rfm.data.label_history import Floats
+from rfm.data.laid import LaidTask
+from rfm.data.ready_made import own_tasks
+from rfm.data.renamed import renamed
 from rfm.data.store import RowStore
-from rfm.data.targets import Source, TokenBudget
+from rfm.data.support import SupportMix, draw_support, parents_of
 from rfm.data.task_rows import Ints
 from rfm.data.times import Split
 from rfm.data.tokenizer import Tokenizer
 
 _STREAM = 5
-_FAR, _FARTHEST = 5.0, 1e4  # standard deviations
+_FARTHEST = 1e4  # standard deviations
 _TRIES, _FEW_TRIES = 1_000, 50
 _FEWEST = 8  # examples, and queries that there are
-_RECENT = 4  # times as many as there are examples: those that half of them are drawn from
-
-
-@dataclass(frozen=True)
-class EpisodeConfig:
-    """What an episode holds, and how it is drawn."""
-
-    per_batch: int = setting(0, ge=0, help="episodes per batch; 0: nothing is learnt in context")
-    support: int = setting(48, ge=8, help="labelled examples, at most")
-    queries: int = setting(24, ge=1, help="queries, at most")
-    children: int = setting(8, ge=0, help="children per foreign key of the entity, the latest")
-    history: int = setting(20, ge=0, help="past labels per entity, the latest")
-    max_rows: int = setting(48, ge=0, help="rows per question, 0 without limit")
-    max_tokens: int = setting(40, ge=8, help="tokens per row")
-    autocomplete: float = setting(0.3, ge=0, le=1, help="share; the others are forecasts")
-    stale: float = setting(0.5, ge=0, le=1, help="share whose queries see nothing after the anchor")
-    horizon: float = setting(
-        24.0, ge=1, help="timedeltas from the anchor to a stale query, at most (forecasts)"
-    )
-    relabel: bool = setting(True, help="shuffle classes, turn numbers round: examples say which")
-    temperature: float = setting(0.2, ge=0, le=1, help="databases drawn by rows ** this")
-    bucket_rows: int = setting(160, ge=1, help="smallest length bucket")
+_MIXES = (SupportMix(), SupportMix(0.25, 0.25, 0.25))
 
 
 def open_episodes(
@@ -72,13 +49,18 @@ def open_episodes(
     split: Split,
     weights: Mapping[str, float],
     cache: RowStates | None = None,
+    databases: Sequence[Database] = (),
 ) -> Episodes | None:
-    """Episodes of prepared databases; nothing where none are asked for."""
+    """Episodes of prepared databases; nothing where none are asked for.
+
+    Args:
+        databases: those of the stores, for their own tasks.
+    """
     if not config.per_batch:
         return None
     sources = [
-        EpisodeSource(store, number, tokenizer, hops, config, cache, split)
-        for number, store in enumerate(stores)
+        EpisodeSource(store, number, tokenizer, hops, config, cache, split, database)
+        for number, (store, database) in enumerate(zip_longest(stores, databases))
     ]
     return Episodes(sources, config, seed, weights)
 
@@ -90,6 +72,7 @@ class EpisodeSource:
         split: train: nothing after the validation timestamp is asked or told; val: anchors lie
             after it, and nothing after the test timestamp is asked or told.
         number: of the database in the cache.
+        database: for its own tasks; none are asked without it.
     """
 
     def __init__(
@@ -101,24 +84,29 @@ class EpisodeSource:
         config: EpisodeConfig,
         cache: RowStates | None = None,
         split: Split = "train",
+        database: Database | None = None,
     ) -> None:
         self.store, self.number, self.tokenizer = store, number, tokenizer
         self.config, self.cache, self.hops = config, cache, hops
-        self.ids = TokenIds.of(tokenizer)
-        self.budget = TokenBudget(config.max_tokens, 1, 1, config.bucket_rows)
         self.after = store.val_timestamp if split == "val" else None
         until = store.test_timestamp if split == "val" else store.val_timestamp
         self.rows = int((np.asarray(store.graph.row_time) <= until).sum())
         self.forecasts = ForecastMaker(store, until)
         self.autocompletes = AutocompleteMaker(store, until)
+        self.own = own_tasks(database, until) if database is not None and config.own else []
 
     @property
     def can_ask(self) -> bool:
         """Whether there is anything to draw tasks from."""
-        return bool(self.forecasts.paths or self.autocompletes.columns)
+        generated = self.forecasts.paths or self.autocompletes.columns
+        return bool(self.own or (generated and self.config.own < 1))
 
     def task(self, rng: np.random.Generator) -> GeneratedTask | None:
         """A task of this database; nothing where the one drawn is degenerate."""
+        if self.own and rng.random() < self.config.own:
+            return self.own[int(rng.integers(len(self.own)))]
+        if self.config.own == 1:
+            return None
         complete = rng.random() < self.config.autocomplete
         task = (self.autocompletes if complete else self.forecasts).draw(rng)
         return None if task is None or is_degenerate(self.store, task) else task
@@ -130,77 +118,26 @@ class EpisodeSource:
             return None
         if self.config.relabel:
             task = task.relabelled(rng)
-        chosen = choose(task.rows, task.timedelta, self.config, self.after, rng)
+        parents = parents_of(self.store, task.entity_table)
+        chosen = choose(task, parents, self.config, self.after, rng)
         if chosen is None:
             return None
         number, cutoff, support = chosen
-        if np.unique(task.rows.label[number[:support]]).size < 2:
+        examples = task.rows.label[number[:support]]
+        if np.unique(examples).size < 2:
             return None
-        return self.batch(task, number, cutoff, support, int(rng.integers(1, 2**62)))
-
-    def batch(
-        self, task: GeneratedTask, number: Ints, cutoff: Ints, support: int, key: int
-    ) -> EpisodeBatch:
-        """Rows of a task [S], by number, as of their cutoffs [S]: the examples, then the queries.
-
-        Args:
-            key: of the columns' order; 0 keeps it.
-        """
-        rows = task.rows
-        store, first, fate = self._asked(task, int(cutoff[support:].min()))
-        seeds = Seeds.at(first + (number if task.key else rows.entity[number]), cutoff)
-        graph = self._sample(store, task, seeds, key)
-        base = question_batch(
-            Source(store, tuple(0 for _ in store.tables), 0),
-            MaskedDraw(seeds, graph, np.tile(fate, (number.size, 1))),
-            rows.time[number],
-            self.ids,
-            self.budget,
-            key,
-            None if self.cache is None else _Cached(self.cache, self.number, self.store.num_rows),
-        )
-        if base.mask_node.numel() != number.size:
-            raise ValueError(
-                f"episodes.max_tokens={self.config.max_tokens} leaves no place for the cell that "
-                f"is asked for, {task.table}.{task.target}: set it higher"
-            )
-        told = told_numbers(rows, task.timedelta, task.classes, number, cutoff, support)
-        label = rows.label[number]
         if not task.classes:
-            label = standardised(label, label[:support])
-        return EpisodeBatch(
-            **vars(base),
-            question=torch.from_numpy(number),
-            told=torch.from_numpy(told),
-            label=torch.from_numpy(label[:, None].astype(np.float32)),
-            database=self.number,
-            num_support=support,
-            classes=task.classes,
-        )
+            task = task.relabelled_as(standardised(task.rows.label, examples))
+        laid, key = self.lay(task, int(cutoff[support:].min())), int(rng.integers(1, 2**62))
+        batch = replace(laid.batch(number, cutoff, support, key), database=self.number)
+        if self.after is None and rng.random() < self.config.rename:
+            batch = renamed(batch, self.tokenizer, rng)
+        return batch
 
-    def _asked(
-        self, task: GeneratedTask, until: int
-    ) -> tuple[RowStore, int, npt.NDArray[np.uint8]]:
-        """The store in which the task's rows are found, the first row of their table, and what
-        becomes of their cells; ``until`` as ``overlay`` has it."""
-        if task.key:
-            store = overlay(self.store, task, until, self.tokenizer)
-            fate = np.array([REMOVED, MASKED], dtype=np.uint8)
-            return store, int(store.graph.table_start[-2]), fate
-        table = self.store.tables[task.entity_table]
-        fate = np.full(len(table.columns), VISIBLE, dtype=np.uint8)
-        fate[task.column] = MASKED
-        return self.store, int(self.store.graph.table_start[task.entity_table]), fate
-
-    def _sample(self, store: RowStore, task: GeneratedTask, seeds: Seeds, key: int) -> Subgraph:
-        c, zeros = self.config, (0,) * self.hops
-        own = {}
-        if task.key:
-            last = store.graph.foreign_keys[-1]
-            history = [*(0, c.history, *zeros)[: self.hops]]
-            own = {f"{store.tables[last.child].name}.{last.column}": history}
-        reach = fan_outs(store.graph, (0, c.children, *zeros)[: self.hops], own)
-        return sample(store.graph, seeds, reach, "last", c.max_rows, key)
+    def lay(self, task: GeneratedTask, until: int) -> LaidTask:
+        """The task laid over the database, to be asked about; ``until`` as ``overlay`` has it."""
+        cache = None if self.cache is None else (self.cache, self.number)
+        return LaidTask(self.store, task, until, self.tokenizer, self.hops, self.config, cache)
 
 
 def count_usable(sources: Sequence[EpisodeSource], tries: int, seed: int) -> dict[str, int]:
@@ -273,8 +210,8 @@ class Episodes(Dataset[tuple[EpisodeBatch, ...]]):
 
 
 def choose(
-    rows: Labelled,
-    timedelta: int,
+    task: GeneratedTask,
+    parents: Sequence[Ints],
     config: EpisodeConfig,
     after: int | None,
     rng: np.random.Generator,
@@ -283,38 +220,33 @@ def choose(
     nothing where there are too few.
 
     Args:
-        timedelta: seconds until a label is known.
+        parents: of the entities, see ``draw_support``.
         after: the anchor is later; else it lies anywhere but in the first third.
     """
+    rows = task.rows
     times = np.unique(rows.time)
     pool = times[times.size // 3 :] if after is None else times[times > after]
     if not pool.size:
         return None
     anchor, horizon = int(pool[int(rng.integers(pool.size))]), 0
-    if rng.random() < config.stale:
-        horizon = int(timedelta * np.exp(rng.uniform(0, np.log(config.horizon))))
-    known = np.flatnonzero(rows.time + timedelta <= anchor)
+    stale = rng.random() < config.stale
+    if stale or rng.random() < 0.5:
+        horizon = int(task.timedelta * np.exp(rng.uniform(0, np.log(config.horizon))))
+    known = np.flatnonzero(task.known <= anchor)
     asked = np.flatnonzero((rows.time >= anchor) & (rows.time <= anchor + horizon))
-    if timedelta == 1:  # the rows of an autocomplete hardly share a time: the next so many
+    if task.timedelta == 1:  # the rows of an autocomplete hardly share a time: the next so many
         times_more = np.exp(rng.uniform(0, np.log(config.horizon)))
         asked = np.flatnonzero(rows.time >= anchor)[: int(config.queries * times_more)]
     if min(known.size, asked.size) < _FEWEST:
         return None
-    support = draw_support(rows, known, config.support, rng)
     query = rng.choice(asked, min(config.queries, asked.size), replace=False)
-    behind = rows.time[query] - anchor if horizon else np.zeros(query.size, dtype=np.int64)
+    size = np.exp(rng.uniform(*np.log([min(config.fewest, config.support), config.support])))
+    mix = _MIXES[int(rng.integers(len(_MIXES)))]
+    support = draw_support(rows, known, int(size), mix, rows.entity[query], parents, rng)
+    behind = rows.time[query] - anchor if stale else np.zeros(query.size, dtype=np.int64)
     number = np.concatenate([support, query])
-    stale = np.concatenate([rng.choice(behind, support.size), behind])
-    return number, rows.time[number] - stale, support.size
-
-
-def draw_support(rows: Labelled, known: Ints, size: int, rng: np.random.Generator) -> Ints:
-    """Examples among the known rows, which are in the order of time: half of them recent."""
-    size = min(size, known.size)
-    recent = known[-_RECENT * size :]
-    late = rng.choice(recent, size // 2, replace=False)
-    any_time = rng.choice(np.setdiff1d(known, late), size - late.size, replace=False)
-    return np.concatenate([late, any_time])
+    late = np.concatenate([rng.choice(behind, support.size), behind])
+    return number, rows.time[number] - late, support.size
 
 
 def standardised(number: Floats, examples: Floats) -> Floats:
@@ -324,49 +256,3 @@ def standardised(number: Floats, examples: Floats) -> Floats:
     spread = float(examples.std())
     out = (number - np.median(examples)) / (spread if spread > 0 else 1.0)
     return np.asarray(out.clip(-_FARTHEST, _FARTHEST))
-
-
-def told_numbers(
-    rows: Labelled, timedelta: int, classes: int, number: Ints, cutoff: Ints, support: int
-) -> npt.NDArray[np.float32]:
-    """[S, NUM_TOLD]: when each row [S] is asked, and, of two classes or a number, the smoothed
-    means of its entity's past labels less the mean of all, as of its cutoff [S]; how many there
-    are; how old the latest is."""
-    now, entity = rows.time[number], rows.entity[number]
-    when = calendar(now, cutoff, timedelta)
-    value = np.zeros(len(rows))
-    if classes == 2:
-        value = rows.label
-    elif classes == 0:
-        value = standardised(rows.label, rows.label[number[:support]]).clip(-_FAR, _FAR)
-    known = rows.time + timedelta
-    seen = np.searchsorted(known, cutoff, side="right")
-    total = np.concatenate([[0], np.cumsum(value)])[seen] / (seen + PRIOR)
-    order = np.lexsort((known, rows.entity))
-    history = LabelHistory(
-        rows.entity[order], known[order], rows.time[order], value[order][:, None]
-    )
-    past = past_means(history, entity, (now, cutoff), total[:, None], timedelta)
-    out = np.concatenate([when, *past], axis=1)
-    assert out.shape[1] == NUM_TOLD
-    return out.astype(np.float32)
-
-
-@dataclass(frozen=True)
-class _Cached:
-    """The cached rows of one database, which is alone in its batch, and has rows of its own."""
-
-    cache: RowStates
-    source: int
-    rows: int
-
-    @property
-    def width(self) -> int:
-        return self.cache.width
-
-    def __call__(self, source: int, rows: Ints) -> EncodedRows:
-        return self.cache(self.source, rows)
-
-    def has(self, source: int, rows: Ints) -> npt.NDArray[np.bool_]:
-        own = rows < self.rows
-        return own & self.cache.has(self.source, np.where(own, rows, 0))

@@ -24,8 +24,8 @@ _GROUPS = 0.5  # of the rows: values of a column that are as many say which row 
 class Labelled:
     """Rows of a task, earliest first.
 
-    entity [n]: rows of the entity table. time [n]: seed times, unix seconds. label [n] float64,
-    never null: the number of the class, or a number.
+    entity [n]: rows of the entity table. time [n]: seed times, unix seconds. label [n] float64: the
+    number of the class, or a number; NaN where it is not known, and never will be.
     """
 
     entity: Ints
@@ -46,6 +46,7 @@ class GeneratedTask:
     name: what is asked for, the same for the same question. table, target, key: how its table, the
     column of its labels and the foreign key to the entity are called; the key is "" where the rows
     are the entities themselves, and ``column`` is the cell that is asked for (autocomplete).
+    given: an entity's own cells are part of the question, whenever it is asked.
     entity_table: its number. classes: 2 or more; 0 where the label is a number. timedelta: seconds
     from the seed time until the label is known.
     """
@@ -59,6 +60,13 @@ class GeneratedTask:
     timedelta: int
     rows: Labelled
     column: int = -1
+    given: bool = False
+
+    @property
+    def known(self) -> Ints:
+        """[n] unix seconds from which on each label is known."""
+        never = np.iinfo(np.int64).max // 4
+        return np.where(np.isnan(self.rows.label), never, self.rows.time + self.timedelta)
 
     def relabelled(self, rng: np.random.Generator) -> GeneratedTask:
         """The same task with its classes renamed at random, or its numbers counted downwards half
@@ -68,6 +76,10 @@ class GeneratedTask:
             label = rng.permutation(self.classes)[label.astype(np.int64)].astype(np.float64)
         elif rng.random() < 0.5:
             label = -label
+        return self.relabelled_as(label)
+
+    def relabelled_as(self, label: Floats) -> GeneratedTask:
+        """The same task with other labels [n]."""
         return replace(self, rows=replace(self.rows, label=label))
 
 

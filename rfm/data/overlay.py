@@ -29,9 +29,9 @@ def overlay(store: RowStore, task: GeneratedTask, until: int, tokenizer: Tokeniz
     Args:
         until: unix seconds; the statistics of its cells are those of labels known by then.
     """
-    known, label = task.rows.time + task.timedelta, f"{LABEL} {task.target}"
+    known, label = task.known, f"{LABEL} {task.target}"
     said = tokenizer.encode([words(text) for text in (task.table, KNOWN, label, task.key)])
-    kind: Kind = "boolean" if task.classes else "number"
+    kind: Kind = "boolean" if task.classes == 2 else "number"
     cells = (
         _column(KNOWN, "datetime", known / _SECONDS_PER_DAY, known <= until, said[1]),
         _column(label, kind, task.rows.label, known <= until, said[2]),

@@ -136,7 +136,7 @@ class QuestionSampler:
         if self.config.history:
             self.past = PastLabels(self.attached, center, scale)
         if self.config.means and self.config.graph:
-            self.means = ChildMeans(self.attached, self.store)
+            self.means = ChildMeans.of(self.attached, self.store)
         return NUM_CALENDAR + sum(one.width for one in (self.past, self.means) if one is not None)
 
     def told(self, questions: Questions) -> npt.NDArray[np.float32]:

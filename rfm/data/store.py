@@ -274,3 +274,11 @@ def column_entry(column: CellColumn) -> dict[str, Any]:
             "marginal": stats.marginal.tolist(),
         },
     }
+
+
+def schema_words(store: RowStore) -> list[str]:
+    """``table.column`` of each column besides keys, sorted: what two databases of one kind share,
+    whatever their rows."""
+    return sorted(
+        f"{table.name}.{column.name}" for table in store.tables for column in table.columns
+    )

@@ -11,10 +11,13 @@ from rfm.data.prepare import prepare
 from rfm.data.questions import QuestionConfig, QuestionSampler
 from rfm.data.recommend import RecommendSampler
 from rfm.data.serialise import TokenIds
+from rfm.data.store import RowStore, schema_words
 from rfm.data.tasks import Task, check_seed_times
 from rfm.data.tokenizer import Tokenizer
 from rfm.eval.row_cache import cache_rows
 from rfm.nn.model import RelationalModel
+
+_ALIKE = 0.5
 
 
 def open_questions(
@@ -67,4 +70,25 @@ def seen_before(about: Mapping[str, Any], task: Task) -> tuple[str, ...]:
     return (
         f"the checkpoint was pretrained on {name} (rows up to its validation timestamp): no score "
         "is that of a database never seen",
+    )
+
+
+def schema_seen(about: Mapping[str, Any], store: RowStore) -> tuple[str, ...]:
+    """Says which pretraining databases share more than half of their columns' names with a
+    database: of a kind that the checkpoint knows, though it has never seen this one.
+
+    Args:
+        about: the checkpoint's card (``RelationalModel.about``).
+    """
+    own = set(schema_words(store))
+    alike = [
+        name
+        for name, words in sorted(about.get("schemas", {}).items())
+        if len(own & {*words}) > _ALIKE * len(own | {*words})
+    ]
+    if not alike:
+        return ()
+    return (
+        f"schema seen: the checkpoint was pretrained on databases of the same kind as {store.name} "
+        f"({', '.join(alike)})",
     )

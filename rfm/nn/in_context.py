@@ -1,72 +1,174 @@
 """The in-context head: queries are answered from labelled examples of the same task.
 
-Legend: S questions, the K support rows first, then the Q queries; D width, C classes, B bins.
+Legend: S questions, the K support rows first, then the Q queries; D width, F told numbers, C
+classes, B bins, E experts.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rfm.data.batch import MAX_CLASSES, NUM_TOLD, EpisodeBatch
+from rfm.data.batch import MAX_CLASSES, TOLD_KINDS, EpisodeBatch
 from rfm.nn.backbone import States
+from rfm.nn.kernels import (
+    KernelExperts,
+    Opinions,
+    gaussian_kernel,
+    linear_kernel,
+    standardised,
+)
 
 _LAYERS, _HEADS = 3, 4
 _BINS = 16
-_FAR = 5.0
+FAR_STATE, _FAR_TOLD = 5.0, 3.0
+_PROJECTED = 128
+_MIXTURES = [
+    # labels, cells and children: lines; all of these: a curve; states: lines, a curve
+    [0.4, 0.4, 0.2, 0.0, 0.0],
+    [0.4, 0.4, 0.2, 0.0, 0.0],
+    [0.3, 0.3, 0.1, 0.2, 0.1],
+    [0.0, 0.0, 0.0, 0.7, 0.3],
+]
+_RIDGES = [3.0, 30.0, 10.0, 10.0]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Questions as the head sees them: state [S, 3 D] of the seed row, of the mask, and of what the
+    mask has read; told [S, F], of kinds [F]; label [K] of the support; classes as ``EpisodeBatch``
+    has it."""
+
+    state: Tensor
+    told: Tensor
+    kind: Tensor
+    label: Tensor
+    classes: int
+
+    @classmethod
+    def of(cls, states: States, batch: EpisodeBatch) -> Examined:
+        parts = (states.node[: batch.num_seeds], states.mask, states.read)
+        state = torch.cat([part.float() for part in parts], dim=1)
+        label = batch.label[: batch.num_support, 0]
+        return cls(state, batch.told, batch.kind, label, batch.classes)
 
 
 class InContextHead(nn.Module):
-    """A small transformer in which queries attend to the states and labels of support rows, never
-    to one another.
+    """Experts in closed form, and a small transformer that corrects them, in which queries attend
+    to the states and labels of support rows, never to one another.
 
-    States are standardised by those of the support rows: what tells the rows of one task apart is
-    little beside what they have in common. A number's answer is a distribution over the bins
-    between quantiles of the support's labels.
+    All is standardised by the support rows: what tells the rows of one task apart is little beside
+    what they have in common. A number's answer is a distribution over the bins between quantiles of
+    the support's labels.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        kinds, experts = len(TOLD_KINDS), len(_RIDGES)
+        self.scale = nn.Parameter(torch.zeros(kinds))
+        self.projection = nn.Linear(3 * width, _PROJECTED, bias=False)
+        self.experts = KernelExperts(_MIXTURES, _RIDGES)
+        self.choice = nn.Sequential(nn.Linear(experts + 2, 32), nn.GELU(), nn.Linear(32, experts))
+        self.gain = nn.Parameter(torch.tensor([2.0, 1.0]))  # of classes, of numbers
+        self.straight = nn.Linear(kinds, 1, bias=False)
         self.inner = nn.Linear(3 * width, width)
-        self.told = nn.Linear(NUM_TOLD, width)
+        self.told = nn.Linear(kinds, width)
         self.classes = nn.Embedding(MAX_CLASSES, width)
         self.number = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
         self.asked = nn.Embedding(2, width)  # for a class, for a number
+        self.opinion = nn.Linear(width, width)
+        self.trust = nn.Linear(experts, width)
         self.layers = nn.ModuleList(_Layer(width) for _ in range(_LAYERS))
         self.norm = nn.LayerNorm(width)
         self.out_classes = nn.Linear(width, MAX_CLASSES)
         self.out_bins = nn.Linear(width, _BINS)
-        self.straight = nn.Linear(NUM_TOLD, 1, bias=False)
         for embedding in (self.classes, self.asked):
             nn.init.normal_(embedding.weight, std=0.5)
-        for layer in (self.out_classes, self.out_bins, self.straight):
+        for layer in (self.out_classes, self.out_bins, self.straight, self.choice[-1]):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, states: States, batch: EpisodeBatch) -> Tensor:
+    def forward(self, asked: Examined) -> Tensor:
         """Logits of the queries: of classes [Q, C], or of bins [Q, B]."""
-        k = batch.num_support
-        parts = (states.node[: batch.num_seeds], states.mask, states.read)
-        x_SD = torch.cat([_standardised(part.float(), k) for part in parts], dim=1)
-        x_SD = F.gelu(self.inner(x_SD) + self.told(batch.told))
-        label_K = batch.label[:k, 0]
-        if batch.classes:
-            label_KD, asked_D = self.classes(label_K.long()), self.asked.weight[0]
+        with torch.autocast(asked.state.device.type, enabled=False):
+            state_SP = standardised(asked.state, asked.label.shape[0], 0.1, FAR_STATE)
+            told_SF = standardised(asked.told, asked.label.shape[0], 0.0, _FAR_TOLD)
+            opinions = self._opinions(asked, state_SP, told_SF)
+            first_SC, place_S2 = self._agreed(asked, opinions)
+            return self._corrected(asked, opinions, (state_SP, told_SF), first_SC, place_S2)
+
+    def _opinions(self, asked: Examined, state_SP: Tensor, told_SF: Tensor) -> Opinions:
+        k, of_labels_F = asked.label.shape[0], _is_of_labels(asked.kind)
+        told_SF = told_SF * self.scale.exp()[asked.kind]
+        near_SN = self.projection(state_SP)
+        kernel_BSK = torch.stack(
+            [
+                linear_kernel(told_SF[:, of_labels_F], k),
+                linear_kernel(told_SF[:, ~of_labels_F], k),
+                gaussian_kernel(told_SF, k),
+                linear_kernel(near_SN, k),
+                gaussian_kernel(near_SN, k),
+            ]
+        )
+        opinions: Opinions = self.experts(kernel_BSK, _targets(asked))
+        return opinions
+
+    def _agreed(self, asked: Examined, opinions: Opinions) -> tuple[Tensor, Tensor]:
+        """Logits [S, C] or [S, B] of what the experts say together; and, of a number, where it lies
+        among the others, as ``_described`` has it [S, 2]."""
+        k = asked.label.shape[0]
+        trust_E = opinions.trust.mean(1)
+        size = trust_E.new_tensor([k, max(asked.classes, 1)]).log() / 4
+        share_E = self.choice(torch.cat([trust_E, size])).softmax(0)
+        weight_EC = share_E[:, None] * opinions.trust
+        value_SC = torch.einsum("ec,esc->sc", weight_EC, opinions.value)
+        none_S2 = value_SC.new_zeros(value_SC.shape[0], 2)
+        if asked.classes:
+            told_SK = _by_kind(asked.told, asked.kind)
+            value_SC = self.gain[0] * value_SC
+            if asked.classes == 2:  # what past labels say needs no example
+                value_SC = value_SC + self.straight(told_SK)
+                value_SC = torch.cat([-value_SC, value_SC], dim=1) / 2
+            return value_SC + _frequency(asked.label, asked.classes), none_S2
+        spread = _targets(asked).square().mean().add(1e-9).sqrt()
+        middle_S1 = self.gain[1] * spread * value_SC
+        width = (1 - (spread * weight_EC.sum()).clamp(max=0.99).square()).sqrt()
+        edge_B = torch.linspace(0, 1, _BINS + 1, device=value_SC.device)[1:-1]
+        below_SB = torch.special.ndtr((_scores(edge_B) - middle_S1) / width)
+        inside_SB = F.pad(below_SB, (0, 1), value=1.0) - F.pad(below_SB, (1, 0))
+        place_S2 = torch.cat([2 * torch.special.ndtr(middle_S1) - 1, middle_S1], dim=1)
+        return (inside_SB + 1e-4).log(), place_S2
+
+    def _corrected(
+        self,
+        asked: Examined,
+        opinions: Opinions,
+        seen: tuple[Tensor, Tensor],
+        first_SC: Tensor,
+        place_S2: Tensor,
+    ) -> Tensor:
+        """The experts' logits of the queries, and what the transformer adds to them."""
+        k, (state_SP, told_SF) = asked.label.shape[0], seen
+        x_SD = F.gelu(self.inner(state_SP) + self.told(_by_kind(told_SF, asked.kind)))
+        if asked.classes:
+            said_SD = first_SC.softmax(1) @ self.classes.weight[: asked.classes]
+            label_KD, asked_D = self.classes(asked.label.long()), self.asked.weight[0]
         else:
-            label_KD, asked_D = self.number(_described(label_K)), self.asked.weight[1]
+            said_SD = self.number(place_S2)
+            label_KD, asked_D = self.number(_described(asked.label)), self.asked.weight[1]
+        x_SD = x_SD + self.opinion(said_SD) + self.trust(opinions.trust.mean(1))
         x_SD = torch.cat([x_SD[:k] + label_KD, x_SD[k:] + asked_D])
         for layer in self.layers:
             x_SD = layer(x_SD, k)
         out_QD = self.norm(x_SD[k:]) + self._nothing()
-        if not batch.classes:
-            bins_QB: Tensor = self.out_bins(out_QD)
-            return bins_QB
-        logits_QC: Tensor = self.out_classes(out_QD)[:, : batch.classes] + _frequency(batch)
-        if batch.classes == 2:  # what past labels say needs no example
-            straight_Q1 = self.straight(batch.told[k:]) / 2
-            logits_QC = logits_QC + torch.cat([-straight_Q1, straight_Q1], dim=1)
-        return logits_QC
+        if asked.classes:
+            more_QC: Tensor = self.out_classes(out_QD)[:, : asked.classes]
+        else:
+            more_QC = self.out_bins(out_QD)
+        return first_SC[k:] + more_QC
 
     def _nothing(self) -> Tensor:
         """0, of all weights: several processes wait for gradients of each, whatever is asked."""
@@ -86,20 +188,25 @@ class InContextHead(nn.Module):
 
     def losses_of_frequencies(self, batch: EpisodeBatch) -> Tensor:
         """The same of what knows nothing but how frequent labels are among the examples."""
-        logits = _frequency(batch) if batch.classes else batch.label.new_zeros(_BINS)
+        label_K = batch.label[: batch.num_support, 0]
+        logits = (
+            _frequency(label_K, batch.classes) if batch.classes else batch.label.new_zeros(_BINS)
+        )
         return self.losses(logits.expand(batch.label.shape[0] - batch.num_support, -1), batch)
 
-    def answers(self, logits: Tensor, batch: EpisodeBatch) -> Tensor:
-        """[Q, C] probabilities, or [Q, 1] the median of each number's distribution."""
-        if batch.classes:
-            return logits.softmax(dim=1)
-        edge = bin_edges(batch.label[: batch.num_support, 0])
-        chance_QB = logits.softmax(dim=1)
-        until_QB = chance_QB.cumsum(dim=1)
-        at_Q1 = (until_QB < 0.5).sum(1, keepdim=True).clamp(max=_BINS - 1)
-        chance_Q1 = chance_QB.gather(1, at_Q1)
-        inside_Q1 = 1 - (until_QB.gather(1, at_Q1) - 0.5) / chance_Q1.clamp(min=1e-9)
-        return edge[at_Q1] + inside_Q1.clamp(0, 1) * (edge[at_Q1 + 1] - edge[at_Q1])
+
+def answers(logits: Tensor, asked: Examined) -> Tensor:
+    """Of logits of queries: [Q, C] probabilities, or [Q, 1] the median of each number's
+    distribution."""
+    if asked.classes:
+        return logits.softmax(dim=1)
+    edge = bin_edges(asked.label)
+    chance_QB = logits.softmax(dim=1)
+    until_QB = chance_QB.cumsum(dim=1)
+    at_Q1 = (until_QB < 0.5).sum(1, keepdim=True).clamp(max=_BINS - 1)
+    chance_Q1 = chance_QB.gather(1, at_Q1)
+    inside_Q1 = 1 - (until_QB.gather(1, at_Q1) - 0.5) / chance_Q1.clamp(min=1e-9)
+    return edge[at_Q1] + inside_Q1.clamp(0, 1) * (edge[at_Q1 + 1] - edge[at_Q1])
 
 
 class _Layer(nn.Module):
@@ -124,21 +231,53 @@ class _Layer(nn.Module):
         return out_SD
 
 
-def _standardised(x_SD: Tensor, support: int) -> Tensor:
-    """Less the mean of the support rows, by their spread, within reason."""
-    mean_D, std_D = x_SD[:support].mean(0), x_SD[:support].std(0, correction=0)
-    return ((x_SD - mean_D) / (std_D + 0.1 * std_D.mean() + 1e-6)).clamp(-_FAR, _FAR)
-
-
-def _frequency(batch: EpisodeBatch) -> Tensor:
-    """log of how many examples are of each class [C]: what the answers start from."""
-    label_K = batch.label[: batch.num_support, 0].long()
-    return (torch.bincount(label_K, minlength=batch.classes) + 0.5).log()
-
-
 def bin_edges(label_K: Tensor) -> Tensor:
     """Evenly spaced quantiles of the support's labels [B + 1]."""
     return torch.quantile(label_K, torch.linspace(0, 1, _BINS + 1, device=label_K.device))
+
+
+def _is_of_labels(kind_F: Tensor) -> Tensor:
+    """[F]: not cells, nor children."""
+    of_labels = [kind != "cell" and "child" not in kind for kind in TOLD_KINDS]
+    return torch.tensor(of_labels, device=kind_F.device)[kind_F]
+
+
+def _by_kind(told_SF: Tensor, kind_F: Tensor) -> Tensor:
+    """The mean of the numbers of each kind, 0 where there is none."""
+    one_FK = F.one_hot(kind_F, len(TOLD_KINDS)).to(told_SF.dtype)
+    return told_SF @ (one_FK / one_FK.sum(0).clamp(min=1))
+
+
+def _frequency(label_K: Tensor, classes: int) -> Tensor:
+    """log of how many examples are of each class [C]: what the answers start from."""
+    return (torch.bincount(label_K.long(), minlength=classes) + 0.5).log()
+
+
+def _targets(asked: Examined) -> Tensor:
+    """What the experts foretell, of mean 0: [K, 1] of the second of two classes, [K, C] of each of
+    several, [K, 1] the normal score of a number."""
+    if asked.classes == 2:
+        target_KC = asked.label[:, None]
+    elif asked.classes:
+        target_KC = F.one_hot(asked.label.long(), asked.classes).to(asked.told.dtype)
+    else:
+        target_KC = _described(asked.label)[:, 1:]
+    return target_KC - target_KC.mean(0)
+
+
+def _scores(share: Tensor) -> Tensor:
+    """The numbers that shares of a standard normal distribution are below."""
+    score: Tensor = torch.special.ndtri(share)
+    return score
+
+
+def _described(label_K: Tensor) -> Tensor:
+    """[K, 2]: where each label lies among the others: its rank, from -1 to 1, and the normal score
+    of that."""
+    below = (label_K[:, None] > label_K).float().mean(1)
+    equal = (label_K[:, None] == label_K).float().mean(1)
+    share_K = below + equal / 2
+    return torch.stack([2 * share_K - 1, _scores(share_K)], dim=1)
 
 
 def _bins_of(label_Q: Tensor, edge: Tensor) -> Tensor:
@@ -146,12 +285,3 @@ def _bins_of(label_Q: Tensor, edge: Tensor) -> Tensor:
     low, high = edge[:-1].clone(), edge[1:].clone()
     low[0], high[-1] = -torch.inf, torch.inf
     return (label_Q[:, None] >= low) & (label_Q[:, None] <= high)
-
-
-def _described(label_K: Tensor) -> Tensor:
-    """[K, 2]: where each label lies among the others: by its rank, from -1 to 1, and by how far
-    off it is."""
-    below = (label_K[:, None] > label_K).float().mean(1)
-    equal = (label_K[:, None] == label_K).float().mean(1)
-    far = (label_K - label_K.median()) / label_K.std(correction=0).clamp(min=1e-6)
-    return torch.stack([2 * below + equal - 1, far.clamp(-_FAR, _FAR)], dim=1)

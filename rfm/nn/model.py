@@ -26,7 +26,7 @@ from rfm.data.batch import EpisodeBatch, PretrainBatch
 from rfm.files import publish
 from rfm.nn.backbone import Backbone, BackboneConfig, States
 from rfm.nn.heads import EntityHead, HeadConfig, LinkHead, make_head
-from rfm.nn.in_context import InContextHead
+from rfm.nn.in_context import Examined, InContextHead
 from rfm.nn.objectives import Link, Loss, MaskedRow
 from rfm.nn.row_encoder import RowEncoder
 
@@ -130,16 +130,19 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
 
     def answer_episode(self, episode: EpisodeBatch) -> Tensor:
         """Losses [Q] of its queries, see ``InContextHead``."""
-        return self.in_context.losses(self.in_context(self.backbone(episode), episode), episode)
+        return self._context_losses(episode, self.backbone(episode))
 
     def compare_episode(self, episode: EpisodeBatch) -> tuple[Tensor, Tensor]:
         """The same with the relational context and without it; rows are encoded once."""
         rows, alone = self.backbone.encode(episode), episode.without_edges()
         with_edges, without = (
-            self.in_context.losses(self.in_context(self.backbone.relate(one, rows), one), one)
-            for one in (episode, alone)
+            self._context_losses(one, self.backbone.relate(one, rows)) for one in (episode, alone)
         )
         return with_edges, without
+
+    def _context_losses(self, episode: EpisodeBatch, states: States) -> Tensor:
+        logits = self.in_context(Examined.of(states, episode))
+        return self.in_context.losses(logits, episode)
 
     def compare(self, batch: PretrainBatch) -> tuple[PretrainOutput, PretrainOutput]:
         """With the relational context and without it (no edges); rows are encoded once."""
@@ -283,7 +286,7 @@ def model_card(about: Mapping[str, Any]) -> str:
     """Markdown: what the model is, what it has seen, how to load it."""
     databases = about.get("databases", {})
     listed = "\n".join(f"- {name} (`{key}`)" for name, key in sorted(databases.items())) or "- none"
-    facts = {k: about[k] for k in sorted(about) if k != "databases"}
+    facts = {k: about[k] for k in sorted(about) if k not in ("databases", "schemas")}
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"""---
 library_name: rfm

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import BartModel
 
 from rfm.data.corpus import Corpus
+from rfm.data.store import schema_words
 from rfm.data.tokenizer import EOS, PAD, Tokenizer, hub_folder
 from rfm.nn.backbone import BackboneConfig
 from rfm.nn.bf16_linear import use_bf16
@@ -80,6 +82,17 @@ def begin_with(
     return model
 
 
+def with_random_backbone(model: RelationalModel, seed: int) -> RelationalModel:
+    """The model with random weights in place of all but its in-context head: what answers owe to
+    what the backbone has learnt is missing in its answers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bart = BartModel(model.backbone.row_encoder.bart.config)
+        other = RelationalModel(model.settings, bart, model.tokenizer, model.about)
+    other.in_context.load_state_dict(model.in_context.state_dict())
+    return other.to(next(model.parameters()).device).eval()
+
+
 def _check_fit(bart: BartModel, source: str, tokenizer: Tokenizer, max_tokens: int) -> None:
     ids = {"pad_token_id": tokenizer.id(PAD), "eos_token_id": tokenizer.id(EOS)}
     wrong = {name: getattr(bart.config, name) for name in ids}
@@ -128,6 +141,7 @@ def describe_training(
         "training_until": {
             name: max(time, until.get(name, time)) for name, time in {**until, **earlier}.items()
         },
+        "schemas": {**before.get("schemas", {}), **{s.name: schema_words(s) for s in stores}},
         "rows": sum(store.num_rows for store in stores),
         "steps": before.get("steps", 0) + steps,
         "episodes": before.get("episodes", 0) + episodes,

@@ -86,7 +86,7 @@ def test_some_have_more_children_than_are_looked_at(task_shop: Path, task_cache:
 def test_means_are_those_of_the_reference(task_shop: Path, task_cache: Path, name: str) -> None:
     asker, told = ask(task_shop, name, task_cache), 0
     reference = Reference(asker)
-    means = ChildMeans(asker.attached, asker.store)
+    means = ChildMeans.of(asker.attached, asker.store)
     for split in ("train", "test"):
         asked = asker.asked(split, "frozen")
         found = means.features(asked.entity, asked.now, asked.cutoff)
@@ -116,7 +116,7 @@ def test_the_head_is_told_or_not(task_shop: Path, task_cache: Path) -> None:
 def test_before_the_first_row(task_shop: Path, task_cache: Path) -> None:
     """Nothing is told but what rows without a time say."""
     asker = ask(task_shop, "buys", task_cache)
-    means, long_ago = ChildMeans(asker.attached, asker.store), -(2**40)
+    means, long_ago = ChildMeans.of(asker.attached, asker.store), -(2**40)
     entity, past = np.arange(5), np.full(5, long_ago)
     found = means.features(entity, past, past)
     wanted = [Reference(asker).expected(int(e), (long_ago, long_ago)) for e in entity]

@@ -8,22 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from rfm.data.batch import NUM_TOLD, EpisodeBatch
-from rfm.data.episodes import (
-    EpisodeConfig,
-    Episodes,
-    EpisodeSource,
-    choose,
-    count_usable,
-    draw_support,
-    standardised,
-    told_numbers,
-)
-from rfm.data.generated import Labelled
+from rfm.data.batch import ROLE_NAME, EpisodeBatch
+from rfm.data.episode_config import EpisodeConfig
+from rfm.data.episodes import Episodes, EpisodeSource, choose, count_usable, standardised
+from rfm.data.generated import GeneratedTask, Labelled
 from tests.batches import differing
 from tests.busy_shop import Busy
 
-CONFIG = EpisodeConfig(per_batch=2, support=16, queries=8, children=3, history=4, max_rows=20)
+CONFIG = EpisodeConfig(
+    per_batch=2, support=16, fewest=8, queries=8, children=3, history=4, max_rows=20
+)
 DAY = 86_400
 
 
@@ -39,10 +33,11 @@ def drawn(busy: Busy, number: int = 12, config: EpisodeConfig = CONFIG) -> list[
     return [episode for i in range(number) for episode in data[i]]
 
 
-def monthly(entities: int = 10, months: int = 30) -> Labelled:
+def monthly(entities: int = 10, months: int = 30) -> GeneratedTask:
     time = np.repeat(np.arange(months) * 30 * DAY, entities)
     entity = np.tile(np.arange(entities), months)
-    return Labelled(entity, time, (np.arange(time.size) % 7 < 3).astype(np.float64))
+    rows = Labelled(entity, time, (np.arange(time.size) % 7 < 3).astype(np.float64))
+    return GeneratedTask("monthly", "monthly", "late", "person", 0, 2, 30 * DAY, rows)
 
 
 def test_an_episode_is_examples_and_queries_of_one_task(busy: Busy) -> None:
@@ -50,7 +45,7 @@ def test_an_episode_is_examples_and_queries_of_one_task(busy: Busy) -> None:
     for batch in drawn(busy, 30):
         size = batch.num_seeds
         assert batch.label.shape == (size, 1)
-        assert batch.told.shape == (size, NUM_TOLD)
+        assert batch.told.shape == (size, batch.kind.numel())
         assert batch.mask_node.tolist() == list(range(size))
         assert 8 <= batch.num_support <= 16
         assert 1 <= size - batch.num_support <= 8
@@ -88,16 +83,16 @@ def test_nothing_to_ask_about_is_said(busy: Busy) -> None:
 
 @pytest.mark.parametrize("stale", [0.0, 1.0])
 def test_labels_of_examples_are_known_by_the_anchor(stale: float) -> None:
-    rows, delta = monthly(), 30 * DAY
+    task, later = monthly(), 0
     config = replace(CONFIG, stale=stale)
     for seed in range(50):
-        found = choose(rows, delta, config, None, np.random.default_rng(seed))
+        found = choose(task, [], config, None, np.random.default_rng(seed))
         if found is None:
             continue
         number, cutoff, support = found
-        time = rows.time[number]
+        time = task.rows.time[number]
         anchor = cutoff[support:].min()
-        assert (time[:support] + delta <= anchor).all()
+        assert (task.known[number[:support]] <= anchor).all()
         assert (cutoff <= time).all()
         if stale:
             assert (cutoff[support:] == anchor).all()
@@ -105,52 +100,27 @@ def test_labels_of_examples_are_known_by_the_anchor(stale: float) -> None:
             assert set(time[:support] - cutoff[:support]) <= behind
         else:
             assert (cutoff == time).all()
+            later += int(time[support:].max() > anchor)
         assert np.unique(number).size == number.size
+    assert stale or later > 5  # in the rolling regime, too, queries come after the anchor
 
 
 def test_validation_anchors_are_later(busy: Busy) -> None:
-    rows = monthly()
-    after = int(rows.time[200])
+    task = monthly()
+    after = int(task.rows.time[200])
     for seed in range(20):
-        found = choose(rows, 30 * DAY, CONFIG, after, np.random.default_rng(seed))
+        found = choose(task, [], CONFIG, after, np.random.default_rng(seed))
         if found is not None:
-            assert rows.time[found[0][found[2] :]].min() > after
+            assert task.rows.time[found[0][found[2] :]].min() > after
 
 
-def test_half_of_the_examples_are_recent() -> None:
-    rows, known = monthly(), np.arange(300)
-    support = draw_support(rows, known, 20, np.random.default_rng(0))
-    assert np.unique(support).size == 20
-    assert (support >= 300 - 80).sum() >= 10
-    assert (support < 300 - 80).sum() >= 3
-    assert draw_support(rows, known[:9], 20, np.random.default_rng(0)).size == 9
-
-
-@pytest.mark.parametrize("classes", [2, 0, 3])
-def test_what_is_told_of_past_labels(classes: int) -> None:
-    """Against a loop over all rows."""
-    rng, delta, rows = np.random.default_rng(0), 30 * DAY, monthly()
-    label = rng.integers(0, 3, len(rows)).astype(np.float64) if classes == 3 else rows.label
-    rows = replace(rows, label=label if classes else rng.normal(size=len(rows)))
-    number = rng.choice(len(rows), 40, replace=False)
-    cutoff = rows.time[number] - rng.integers(0, 5, 40) * 10 * DAY
-    told = told_numbers(rows, delta, classes, number, cutoff, 10)
-    value = np.zeros(len(rows)) if classes == 3 else rows.label
-    if classes == 0:
-        examples = rows.label[number[:10]]
-        value = ((rows.label - np.median(examples)) / examples.std()).clip(-5, 5)
-    for i, (at, until) in enumerate(zip(number, cutoff, strict=True)):
-        known = rows.time + delta <= until
-        own = np.flatnonzero(known & (rows.entity == rows.entity[at]))
-        everyone = value[known].sum() / (known.sum() + 2)
-        for j, last in enumerate((3, 10, 10_000)):
-            past = value[own[-last:]]
-            wanted = past.size * (past.mean() - everyone) / (past.size + 2) if past.size else 0.0
-            assert told[i, 5 + j] == pytest.approx(wanted, abs=1e-5)
-        assert told[i, 8] == pytest.approx(np.log1p(own.size))
-        age = (rows.time[at] - rows.time[own[-1]] - delta) / delta if own.size else 0.0
-        assert told[i, 9] == pytest.approx(np.log1p(max(age, 0.0)))
-        assert told[i, 4] == pytest.approx(np.log1p((rows.time[at] - until) / delta))
+def test_the_number_of_examples_varies() -> None:
+    task = monthly()
+    config = replace(CONFIG, support=64, fewest=8)
+    found = (choose(task, [], config, None, np.random.default_rng(seed)) for seed in range(60))
+    sizes = {one[2] for one in found if one is not None}
+    assert min(sizes) < 12
+    assert max(sizes) > 50
 
 
 def test_labels_of_queries_are_masked_and_past_ones_shown(busy: Busy) -> None:
@@ -217,4 +187,18 @@ def test_a_cell_that_has_no_place_is_said(busy: Busy) -> None:
     task = next(task for task in tasks if task is not None)
     rows = np.arange(8)
     with pytest.raises(ValueError, match=r"episodes\.max_tokens=8 leaves no place for the cell"):
-        source.batch(task, rows, task.rows.time[rows], 6, 1)
+        source.lay(task, source.store.val_timestamp).batch(rows, task.rows.time[rows], 6, 1)
+
+
+def test_names_are_changed_in_a_share_of_the_episodes(busy: Busy) -> None:
+    """Nothing but names, and those of all columns and foreign keys."""
+    always, never = (replace(CONFIG, rename=share, autocomplete=0.0) for share in (1.0, 0.0))
+    for a, b in zip(drawn(busy, 2, always)[:2], drawn(busy, 2, never)[:2], strict=True):
+        parts = differing(a, b)
+        assert ".relation" in parts
+        assert all(part == ".relation" or part.endswith(".token") for part in parts)
+        for x, y in zip(a.buckets, b.buckets, strict=True):
+            changed = x.token != y.token
+            assert (x.role[changed] == ROLE_NAME).all()
+            assert changed[x.role == ROLE_NAME].float().mean() > 0.9
+        break

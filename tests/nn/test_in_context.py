@@ -9,18 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from rfm.data.batch import NUM_TOLD, EpisodeBatch
-from rfm.data.episodes import EpisodeConfig, Episodes, EpisodeSource
+from rfm.data.batch import TOLD_KINDS, EpisodeBatch
+from rfm.data.episode_config import EpisodeConfig
+from rfm.data.episodes import Episodes, EpisodeSource
 from rfm.nn.backbone import States
-from rfm.nn.in_context import InContextHead, bin_edges
+from rfm.nn.in_context import Examined, InContextHead, answers, bin_edges
 from tests.busy_shop import Busy
 
 WIDTH, K, Q = 16, 12, 5
+KINDS = torch.arange(len(TOLD_KINDS)).repeat(2)  # two numbers of each kind
 
 
 @pytest.fixture(scope="module")
 def template(busy: Busy) -> EpisodeBatch:
-    config = EpisodeConfig(per_batch=1, support=8, queries=2)
+    config = EpisodeConfig(per_batch=1, support=8, fewest=8, queries=2)
     source = EpisodeSource(busy.store, 0, busy.tokenizer, 2, config)
     return Episodes([source], config, 0, {})[0][0]
 
@@ -32,7 +34,8 @@ def asked(template: EpisodeBatch, classes: int, seed: int = 0) -> tuple[States, 
     label[:classes, 0] = torch.arange(float(classes))  # an example of each
     batch = replace(
         template,
-        told=torch.randn(size, NUM_TOLD),
+        told=torch.randn(size, KINDS.numel()),
+        kind=KINDS,
         label=label if classes else torch.randn(size, 1),
         num_seeds=size,
         num_support=K,
@@ -53,6 +56,10 @@ def noisy_head() -> InContextHead:
     return head.eval()
 
 
+def logits(head: InContextHead, states: States, batch: EpisodeBatch) -> Tensor:
+    return head(Examined.of(states, batch))
+
+
 def changed(states: States, rows: Tensor) -> States:
     parts = (states.node, states.read, states.mask)
     node, read, mask = (p.index_copy(0, rows, torch.randn(len(rows), WIDTH)) for p in parts)
@@ -65,10 +72,10 @@ every_kind = pytest.mark.parametrize("classes", [0, 2, 4])
 @every_kind
 def test_queries_do_not_see_one_another(template: EpisodeBatch, classes: int) -> None:
     head, (states, batch) = noisy_head(), asked(template, classes)
-    before = head(states, batch)
+    before = logits(head, states, batch)
     told = batch.told.clone()
     told[K + 1] = 3.0
-    after = head(changed(states, torch.tensor([K + 1])), replace(batch, told=told))
+    after = logits(head, changed(states, torch.tensor([K + 1])), replace(batch, told=told))
     same = torch.isclose(before, after, atol=1e-5).all(1)
     assert same.tolist() == [True, False, True, True, True]
 
@@ -78,7 +85,9 @@ def test_labels_of_queries_are_not_looked_at(template: EpisodeBatch, classes: in
     head, (states, batch) = noisy_head(), asked(template, classes)
     label = batch.label.clone()
     label[K:] = torch.nan
-    torch.testing.assert_close(head(states, replace(batch, label=label)), head(states, batch))
+    torch.testing.assert_close(
+        logits(head, states, replace(batch, label=label)), logits(head, states, batch)
+    )
 
 
 @every_kind
@@ -92,42 +101,99 @@ def test_examples_and_their_labels_count_but_not_their_order(
         states.relation,
     )  # fmt: skip
     moved = replace(batch, told=batch.told[order], label=batch.label[order])
-    before = head(states, batch)
-    torch.testing.assert_close(head(turned, moved), before, atol=1e-4, rtol=1e-4)
+    before = logits(head, states, batch)
+    torch.testing.assert_close(logits(head, turned, moved), before, atol=1e-4, rtol=1e-4)
     others = replace(batch, label=torch.cat([batch.label[:K].flip(0), batch.label[K:]]))
-    assert not torch.allclose(head(states, others), before, atol=1e-3)
-    assert not torch.allclose(head(changed(states, torch.arange(K)), batch), before, atol=1e-3)
+    assert not torch.allclose(logits(head, states, others), before, atol=1e-3)
+    assert not torch.allclose(
+        logits(head, changed(states, torch.arange(K)), batch), before, atol=1e-3
+    )
 
 
 @every_kind
-def test_it_starts_from_what_is_frequent(template: EpisodeBatch, classes: int) -> None:
+def test_where_nothing_tells_rows_apart_it_starts_from_what_is_frequent(
+    template: EpisodeBatch, classes: int
+) -> None:
     head, (states, batch) = InContextHead(WIDTH), asked(template, classes)
-    losses = head.losses(head(states, batch), batch)
-    torch.testing.assert_close(losses, head.losses_of_frequencies(batch))
+    alike = replace(states, **{n: getattr(states, n) * 0 for n in ("node", "read", "mask")})
+    batch = replace(batch, told=batch.told * 0)
+    found = logits(head, alike, batch)
+    losses = head.losses(found, batch)
+    torch.testing.assert_close(losses, head.losses_of_frequencies(batch), atol=2e-3, rtol=1e-3)
     if classes:
         count = [float((batch.label[:K] == c).sum()) + 0.5 for c in range(classes)]
         chance = [count[int(y)] / sum(count) for y in batch.label[K:, 0]]
         wanted = torch.tensor([-math.log(p) / math.log(classes) for p in chance])
-        torch.testing.assert_close(losses, wanted)
-        shares = head.answers(head(states, batch), batch)
+        torch.testing.assert_close(losses, wanted, atol=1e-4, rtol=1e-4)
+        shares = answers(found, Examined.of(alike, batch))
         torch.testing.assert_close(shares.sum(1), torch.ones(Q))
     else:  # 16 even bins, of which a number of the middle lies in one
-        torch.testing.assert_close(losses, torch.ones(Q), atol=0.3, rtol=0)
-        assert losses.max().item() == pytest.approx(1.0)
+        assert losses.max().item() == pytest.approx(1.0, abs=2e-3)
+
+
+@every_kind
+def test_it_starts_from_what_examples_say(template: EpisodeBatch, classes: int) -> None:
+    """Labels that a told number decides are foretold before anything is learnt."""
+    torch.manual_seed(0)
+    head, size = InContextHead(WIDTH), 60
+    states, batch = asked(template, classes)
+    told = torch.zeros(size, KINDS.numel())
+    told[:, 6] = torch.randn(size)
+    label = told[:, 6] * 3
+    if classes:
+        edges = torch.quantile(label, torch.linspace(0, 1, classes + 1)[1:-1])
+        label = torch.bucketize(label, edges).float()
+    batch = replace(batch, told=told, label=label[:, None], num_seeds=size, num_support=48)
+    parts = (torch.randn(size, WIDTH) for _ in range(3))
+    states = States(*parts, states.token, states.real, states.relation)
+    found = logits(head, states, batch)
+    better = head.losses(found, batch).mean() / head.losses_of_frequencies(batch).mean()
+    assert better < 0.9
+    said = answers(found, Examined.of(states, batch))
+    said = said.argmax(1).float() if classes else said[:, 0]
+    assert torch.corrcoef(torch.stack([said, label[48:]]))[0, 1] > 0.6
+
+
+@every_kind
+def test_the_units_of_numbers_and_the_names_of_two_classes_do_not_matter(
+    template: EpisodeBatch, classes: int
+) -> None:
+    if classes > 2:
+        pytest.skip("the transformer tells several classes apart by their embeddings")
+    head, (states, batch) = InContextHead(WIDTH), asked(template, classes)
+    before = answers(logits(head, states, batch), Examined.of(states, batch))
+    other = 1 - batch.label if classes else 1000 * batch.label + 7
+    batch = replace(batch, label=other)
+    after = answers(logits(head, states, batch), Examined.of(states, batch))
+    wanted = before.flip(1) if classes else 1000 * before + 7
+    torch.testing.assert_close(after, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_examples_of_one_class_only_leave_the_past_labels(template: EpisodeBatch) -> None:
+    head, (states, batch) = noisy_head(), asked(template, 2)
+    batch = replace(batch, label=torch.ones_like(batch.label))
+    assert logits(head, states, batch).isfinite().all()
+
+
+def test_told_nothing_but_labels_it_answers(template: EpisodeBatch) -> None:
+    """A table without children and numbers."""
+    head, (states, batch) = InContextHead(WIDTH), asked(template, 2)
+    kept = torch.arange(10)
+    batch = replace(batch, told=batch.told[:, kept], kind=kept)
+    assert logits(head, states, batch).isfinite().all()
 
 
 def test_a_number_is_the_median_of_its_distribution(template: EpisodeBatch) -> None:
-    head, (_, batch) = InContextHead(WIDTH), asked(template, 0)
-    edge = bin_edges(batch.label[:K, 0])
-    even = head.answers(torch.zeros(Q, 16), batch)
-    torch.testing.assert_close(even, batch.label[:K].quantile(0.5).expand(Q, 1))
+    shown = Examined.of(*asked(template, 0))
+    edge = bin_edges(shown.label)
+    even = answers(torch.zeros(Q, 16), shown)
+    torch.testing.assert_close(even, shown.label.quantile(0.5).expand(Q, 1))
     sure = torch.full((16, 16), -50.0).fill_diagonal_(50.0)
     middle = (edge[:-1] + edge[1:]) / 2
-    torch.testing.assert_close(head.answers(sure, batch)[:, 0], middle)
-    low, high = batch.label[:K].min(), batch.label[:K].max()
-    answers = head.answers(20 * torch.randn(200, 16), batch)
-    assert (answers >= low).all()
-    assert (answers <= high).all()
+    torch.testing.assert_close(answers(sure, shown)[:, 0], middle)
+    found = answers(20 * torch.randn(200, 16), shown)
+    assert (found >= shown.label.min()).all()
+    assert (found <= shown.label.max()).all()
 
 
 def test_a_number_lies_in_all_bins_that_hold_it(template: EpisodeBatch) -> None:
@@ -136,13 +202,13 @@ def test_a_number_lies_in_all_bins_that_hold_it(template: EpisodeBatch) -> None:
     label = torch.tensor([0.0] * 9 + [1.0, 2.0, 3.0] + [0.0, 99.0, -99.0, 2.5, 1.0])[:, None]
     batch = replace(batch, label=label)
     edge = bin_edges(label[:K, 0])
-    logits = torch.randn(Q, 16)
-    losses = head.losses(logits, batch)
-    nats = -logits.log_softmax(1)
+    found = torch.randn(Q, 16)
+    losses = head.losses(found, batch)
+    nats = -found.log_softmax(1)
     zero = [b for b in range(16) if edge[b] <= 0 <= edge[b + 1]]
     assert len(zero) > 10
     scale = math.log(16)
-    chance = logits[0].softmax(0)[zero].sum()
+    chance = found[0].softmax(0)[zero].sum()
     assert losses[0].item() == pytest.approx(-chance.log().item() / scale, rel=1e-4)
     even = head.losses_of_frequencies(batch)[0].item()
     assert even == pytest.approx(math.log(16 / len(zero)) / scale, rel=1e-4)
@@ -155,9 +221,12 @@ def test_a_number_lies_in_all_bins_that_hold_it(template: EpisodeBatch) -> None:
 @every_kind
 def test_every_weight_that_answers_gets_a_gradient(template: EpisodeBatch, classes: int) -> None:
     head, (states, batch) = noisy_head(), asked(template, classes)
-    head.losses(head(states, batch), batch).sum().backward()
+    head.losses(logits(head, states, batch), batch).sum().backward()
     for name, parameter in head.named_parameters():  # processes wait for all of them
         assert parameter.grad is not None
+        if name == "gain":
+            assert (parameter.grad != 0).tolist() == [bool(classes), not classes]
+            continue
         number = name.startswith(("number.", "out_bins."))
         kind = name.startswith(("classes.", "out_classes."))
         idle = (number and classes) or (kind and not classes)

@@ -1,0 +1,124 @@
+"""A task laid over a prepared database: any of its rows as questions, examples or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rfm.data.assemble import question_batch
+from rfm.data.batch import EpisodeBatch
+from rfm.data.cached import EncodedRows, RowStates
+from rfm.data.draws import MaskedDraw
+from rfm.data.episode_config import EpisodeConfig
+from rfm.data.generated import GeneratedTask
+from rfm.data.overlay import overlay
+from rfm.data.sampler import Seeds, fan_outs, sample
+from rfm.data.serialise import MASKED, REMOVED, VISIBLE, TokenIds
+from rfm.data.store import CellColumn, RowStore
+from rfm.data.targets import Source, TokenBudget
+from rfm.data.task_rows import Ints
+from rfm.data.tokenizer import Tokenizer
+from rfm.data.told import Told
+
+
+class LaidTask:
+    """Rows of a task -> batches. Labels that are numbers are standardised already.
+
+    Args:
+        until: as ``overlay`` has it.
+        cache: states of the database's rows, and its number there; or none.
+    """
+
+    def __init__(
+        self,
+        store: RowStore,
+        task: GeneratedTask,
+        until: int,
+        tokenizer: Tokenizer,
+        hops: int,
+        config: EpisodeConfig,
+        cache: tuple[RowStates, int] | None = None,
+    ) -> None:
+        self.task, self.config = task, config
+        self.tokenizer, self.ids = tokenizer, TokenIds.of(tokenizer)
+        self.told = Told(store, task)
+        self.cache = None if cache is None else _Cached(*cache, store.num_rows)
+        zeros = (0,) * hops
+        own = {}
+        if task.key:
+            self.store = overlay(store, task, until, tokenizer)
+            self.first = int(self.store.graph.table_start[-2])
+            self.fate = np.array([REMOVED, MASKED], dtype=np.uint8)
+            key = self.store.graph.foreign_keys[-1]
+            history = [*(0, config.history, *zeros)[:hops]]
+            own = {f"{self.store.tables[key.child].name}.{key.column}": history}
+        else:
+            self.store = store
+            self.first = int(store.graph.table_start[task.entity_table])
+            columns = len(store.tables[task.entity_table].columns)
+            self.fate = np.full(columns, VISIBLE, dtype=np.uint8)
+            self.fate[task.column] = MASKED
+        self.reach = fan_outs(self.store.graph, (0, config.children, *zeros)[:hops], own)
+
+    @property
+    def column(self) -> CellColumn:
+        """The column that is asked for."""
+        table = self.store.tables[-1 if self.task.key else self.task.entity_table]
+        return table.columns[int(np.flatnonzero(self.fate == MASKED)[0])]
+
+    def batch(self, number: Ints, cutoff: Ints, support: int, key: int) -> EpisodeBatch:
+        """Rows of the task [S], by number, as of their cutoffs [S]: the examples, then the queries.
+
+        Args:
+            key: of the columns' order; 0 keeps it.
+        """
+        rows, config = self.task.rows, self.config
+        seeds = Seeds.at(self.first + (number if self.task.key else rows.entity[number]), cutoff)
+        graph = sample(self.store.graph, seeds, self.reach, "last", config.max_rows, key)
+        base = question_batch(
+            Source(self.store, tuple(0 for _ in self.store.tables), 0),
+            MaskedDraw(seeds, graph, np.tile(self.fate, (number.size, 1))),
+            rows.time[number],
+            self.ids,
+            TokenBudget(config.max_tokens, 1, 1, config.bucket_rows),
+            key,
+            self.cache,
+        )
+        if base.mask_node.numel() != number.size:
+            raise ValueError(
+                f"episodes.max_tokens={config.max_tokens} leaves no place for the cell that "
+                f"is asked for, {self.task.table}.{self.task.target}: set it higher"
+            )
+        return EpisodeBatch(
+            **vars(base),
+            question=torch.from_numpy(number),
+            told=torch.from_numpy(self.told(number, cutoff)),
+            label=torch.from_numpy(rows.label[number][:, None].astype(np.float32)),
+            kind=torch.from_numpy(self.told.kinds),
+            database=-1,
+            num_support=support,
+            classes=self.task.classes,
+        )
+
+
+@dataclass(frozen=True)
+class _Cached:
+    """The cached rows of one database, which is alone in its batch, and has rows of its own."""
+
+    cache: RowStates
+    source: int
+    rows: int
+
+    @property
+    def width(self) -> int:
+        return self.cache.width
+
+    def __call__(self, source: int, rows: Ints) -> EncodedRows:
+        return self.cache(self.source, rows)
+
+    def has(self, source: int, rows: Ints) -> npt.NDArray[np.bool_]:
+        own = rows < self.rows
+        return own & self.cache.has(self.source, np.where(own, rows, 0))

@@ -1,0 +1,57 @@
+"""A database's own tasks, in the form of generated ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from rfm.data.attach import LABEL
+from rfm.data.batch import MAX_CLASSES
+from rfm.data.database import Database
+from rfm.data.generated import MIN_ROWS, GeneratedTask, Labelled
+from rfm.data.task_rows import SPLITS
+from rfm.data.tasks import Task, list_tasks, open_task
+
+
+def as_generated(task: Task) -> GeneratedTask:
+    """A task with a single label per row: the rows of all splits, earliest first; NaN where a label
+    is null, or of a class that no training row has."""
+    rows = [task.rows(split) for split in SPLITS]
+    entity, time = (np.concatenate([getattr(r, n) for r in rows]) for n in ("entity", "time"))
+    label = np.concatenate([r.label[:, 0] for r in rows])
+    label[(label < 0) & (task.task_type == "multiclass_classification")] = np.nan
+    order = np.argsort(time, kind="stable")
+    tables = list(task.database.tables)
+    classes = {"regression": 0, "binary_classification": 2}
+    return GeneratedTask(
+        name=task.full_name,
+        table=task.name if task.name not in tables else f"{task.name} {LABEL}s",
+        target=task.target,
+        key=task.entity_column,
+        entity_table=tables.index(task.entity_table),
+        classes=classes.get(task.task_type, len(task.classes)),
+        timedelta=task.timedelta,
+        rows=Labelled(entity[order], time[order], label[order]),
+        given=task.kind == "autocomplete",
+    )
+
+
+def own_tasks(database: Database, until: int) -> list[GeneratedTask]:
+    """Those of a database's tasks that can be asked in episodes: with a single label, of few
+    classes, and nothing of the database to be hidden.
+
+    Args:
+        until: unix seconds; no label that is known later is among them.
+    """
+    found = []
+    for name in list_tasks(database):
+        task = open_task(database, name)
+        kinds = ("binary_classification", "multiclass_classification", "regression")
+        if task.task_type not in kinds or task.hidden or len(task.classes) > MAX_CLASSES:
+            continue
+        made = as_generated(task)
+        known = made.known <= until
+        if known.sum() >= MIN_ROWS:
+            found.append(replace(made, rows=made.rows.take(np.flatnonzero(known))))
+    return found

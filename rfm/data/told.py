@@ -1,0 +1,122 @@
+"""What the questions of an episode are told beside the rows that they see: numbers, as many as
+there are columns and foreign keys to tell of, each of a kind.
+
+All of it is in the rows, too, but among hundreds of cells a network finds the mean of one column of
+one table only with many examples, and an episode has few.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rfm.data.batch import TOLD_KINDS
+from rfm.data.child_means import ChildMeans, number_columns, number_ranks
+from rfm.data.generated import GeneratedTask
+from rfm.data.graph import STATIC
+from rfm.data.label_history import Floats, LabelHistory
+from rfm.data.past_labels import PRIOR, past_means
+from rfm.data.questions import calendar
+from rfm.data.store import RowStore
+from rfm.data.support import parents_of
+from rfm.data.task_rows import Ints
+
+_FAR = 5.0  # standard deviations
+_CALENDAR = (0, 0, 1, 1, 2)
+_CELL, _AGE, _OWN, _PARENT, _CHILD = (
+    TOLD_KINDS.index(kind)
+    for kind in ("cell", "age", "last 3 labels", "last 3 labels of the parent", "child count")
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Labels by a group of entities: group [entities], -1 for none; of which kind."""
+
+    group: Ints
+    history: LabelHistory
+    kind: int
+
+
+class Told:
+    """Tells the questions of one task of a prepared store.
+
+    The means of past labels are of 0 and 1 for each class, or of numbers as they are.
+    """
+
+    def __init__(self, store: RowStore, task: GeneratedTask) -> None:
+        self.store, self.task = store, task
+        graph, rows = store.graph, task.rows
+        first, end = graph.table_start[task.entity_table : task.entity_table + 2]
+        self.entity_time = np.asarray(graph.row_time[first:end])
+        self.children = ChildMeans(store, task.entity_table, task.timedelta)
+        table = store.tables[task.entity_table]
+        self.cells = np.setdiff1d(number_columns(table), [task.column])
+        known = np.flatnonzero(~np.isnan(rows.label))
+        self.known = task.known[known]
+        outcome = _outcomes(rows.label[known], task.classes)
+        self.sums = np.cumsum(np.pad(outcome, ((1, 0), (0, 0))), axis=0)
+        groups = [(np.arange(end - first), _OWN)] if task.key else []
+        groups += [(parent, _PARENT) for parent in parents_of(store, task.entity_table)]
+        self.groups = [self._group(group, kind, known, outcome) for group, kind in groups]
+        self.kinds = np.array(self._kinds(), dtype=np.int64)
+
+    def _group(self, group: Ints, kind: int, known: Ints, outcome: Floats) -> _Group:
+        rows = self.task.rows
+        owner = group[rows.entity[known]]
+        kept = np.flatnonzero(owner >= 0)
+        order = kept[np.lexsort((self.known[kept], owner[kept]))]
+        asked = rows.time[known][order]
+        return _Group(
+            group, LabelHistory(owner[order], self.known[order], asked, outcome[order]), kind
+        )
+
+    def _kinds(self) -> list[int]:
+        kinds = [*_CALENDAR, *(_CELL for _ in self.cells), *([_AGE] if self._has_age else [])]
+        outputs = self.sums.shape[1]
+        for one in self.groups:
+            kinds += [one.kind + i for i in range(3) for _ in range(outputs)]
+            kinds += [one.kind + 3, one.kind + 4]
+        return kinds + [_CHILD + kind for kind in self.children.kinds]
+
+    @property
+    def _has_age(self) -> bool:
+        return not self.task.given and bool((self.entity_time != STATIC).any())
+
+    def __call__(self, number: Ints, cutoff: Ints) -> npt.NDArray[np.float32]:
+        """[S, F] of rows [S] of the task, by number, as of their cutoffs [S]; F as ``kinds``.
+
+        When is asked, and how stale it is; the ranks of the numbers in the entity's own cells, and
+        its age; of past labels, the entity's own and those that share a parent with it, the means
+        less the mean of all, how many and how old; of its children, see ``ChildMeans``.
+        """
+        task = self.task
+        now, entity = task.rows.time[number], task.rows.entity[number]
+        there = (self.entity_time[entity] <= cutoff) | task.given
+        cell = number_ranks(self.store.tables[task.entity_table], entity, self.cells)
+        parts = [
+            calendar(now, cutoff, task.timedelta),
+            np.where(there[:, None], np.nan_to_num(cell), 0),
+        ]
+        if self._has_age:
+            age = np.where(there, now - self.entity_time[entity], 0) / task.timedelta
+            parts.append(np.log1p(age.clip(min=0))[:, None])
+        seen = np.searchsorted(self.known, cutoff, side="right")
+        total = self.sums[seen] / (seen + PRIOR)[:, None]
+        for one in self.groups:
+            parts += past_means(
+                one.history, one.group[entity], (now, cutoff), total, task.timedelta
+            )
+        parts.append(self.children.features(entity, now, cutoff))
+        out = np.concatenate(parts, axis=1).astype(np.float32)
+        assert out.shape[1] == self.kinds.size
+        return out
+
+
+def _outcomes(label: Floats, classes: int) -> Floats:
+    """[n, C]: 0 or 1 for each of several classes; of two classes the second; a number."""
+    if classes > 2:
+        return np.asarray(label[:, None] == np.arange(classes), dtype=np.float64)
+    return label[:, None] if classes else label[:, None].clip(-_FAR, _FAR)

@@ -1,0 +1,102 @@
+"""Answers without any example: what the model expects in the masked cell of the label.
+
+Of two classes and of numbers the value head is asked, of several classes the BART decoder, which
+scores the name of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rfm.data.batch import EpisodeBatch, TextTargets, ValueTargets, pad_tokens
+from rfm.data.laid import LaidTask
+from rfm.data.targets import MAX_NAME_TOKENS
+from rfm.data.tokenizer import EOS, PAD
+from rfm.nn.backbone import States
+from rfm.nn.model import RelationalModel
+
+
+@torch.no_grad()
+def verbalise(
+    model: RelationalModel, laid: LaidTask, batch: EpisodeBatch, classes: Sequence[str]
+) -> Tensor:
+    """[S, C] probabilities of the classes, or numbers [S, 1], in the units of the laid task.
+
+    Args:
+        classes: the names of several classes; of two classes and of numbers none.
+
+    Raises:
+        ValueError: for numbers of which none is known: they have no scale.
+    """
+    states = model.backbone(batch)
+    if classes:
+        return _by_name(model, laid, states, batch, classes)
+    stats = laid.column.stats
+    marginal = torch.from_numpy(stats.marginal)
+    low, high = (float(stats.rank(stats.standardise(np.array([x])))[0]) for x in (0.0, 1.0))
+    if batch.classes and low == high:  # one class is all that is known, or none
+        low, high = 0.25, 0.75
+        marginal = torch.linspace(0, 1, marginal.shape[0]).round() / 2 + 0.25
+    elif not batch.classes and stats.knot_z[0] == stats.knot_z[-1]:
+        raise ValueError(
+            f"{laid.task.name}: no number is known before it is asked for, so that answers have no "
+            "scale: give labelled rows that are earlier"
+        )
+    size = batch.num_seeds
+    each = torch.arange(size, device=states.node.device)
+    targets = ValueTargets(
+        mask=each,
+        node=each,
+        rank=torch.zeros(size, device=each.device),
+        weight=torch.ones(size, device=each.device),
+        marginal=marginal.to(each.device).expand(size, -1),
+        column=torch.zeros_like(each),
+    )
+    atom_ST, weight_ST = model.masked_row.value_quantiles(states, targets)
+    if batch.classes:
+        above_ST = ((atom_ST - low) / (high - low)).clamp(0, 1)
+        share_S = (weight_ST * above_ST).sum(1)
+        return torch.stack([1 - share_S, share_S], dim=1)
+    rank = _median(atom_ST, weight_ST).cpu().numpy()
+    z = np.interp(rank, stats.knot_u, stats.knot_z)
+    return torch.from_numpy(stats.raw(z))[:, None]
+
+
+def _median(atom_ST: Tensor, weight_ST: Tensor) -> Tensor:
+    """The smallest atom [S] that half of the weight is not above."""
+    atom_ST, order = atom_ST.sort(dim=1)
+    until_ST = weight_ST.gather(1, order).cumsum(1)
+    at_S1 = (until_ST < 0.5).sum(1, keepdim=True).clamp(max=atom_ST.shape[1] - 1)
+    return atom_ST.gather(1, at_S1)[:, 0]
+
+
+def _by_name(
+    model: RelationalModel,
+    laid: LaidTask,
+    states: States,
+    batch: EpisodeBatch,
+    classes: Sequence[str],
+) -> Tensor:
+    end, pad = (laid.tokenizer.id(token) for token in (EOS, PAD))
+    name = list(laid.column.name_tokens[:MAX_NAME_TOKENS])
+    each = torch.arange(batch.num_seeds, device=states.node.device)
+    nats = []
+    for text in laid.tokenizer.encode(list(classes)):
+        target = [*text, end]
+        given = pad_tokens([[end, *name, *target[:-1]]], pad).to(each.device)
+        label = pad_tokens([[-100] * len(name) + target], -100).to(each.device)
+        targets = TextTargets(
+            mask=each,
+            row=each,
+            node=each,
+            given=given.expand(each.shape[0], -1),
+            label=label.expand(each.shape[0], -1),
+            marginal=torch.zeros(each.shape[0], device=each.device),
+            column=torch.zeros_like(each),
+        )
+        nats.append(model.masked_row.text_nats(model.backbone.row_encoder, states, targets)[0])
+    return torch.stack(nats, dim=1).neg().softmax(dim=1)

@@ -1,0 +1,305 @@
+"""Ask a model about a task that it was never trained for: from labelled examples, in one pass.
+
+The examples are rows of the task whose labels are known by an anchor, the timestamp at which the
+questions' split begins; they are encoded once, whatever is asked. In the frozen regime they are
+given the questions' staleness; in the rolling regime each question sees the database up to its own
+seed time, the examples up to theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rfm.config import setting
+from rfm.data.attach import visible_database
+from rfm.data.batch import MAX_CLASSES
+from rfm.data.cached import RowStates
+from rfm.data.episode_config import EpisodeConfig
+from rfm.data.label_history import Floats
+from rfm.data.laid import LaidTask
+from rfm.data.prepare import prepare
+from rfm.data.ready_made import as_generated
+from rfm.data.serialise import TokenIds
+from rfm.data.store import RowStore
+from rfm.data.support import SupportMix, draw_support, parents_of
+from rfm.data.task_rows import SPLITS, Ints, TaskSplit
+from rfm.data.tasks import Regime, Task, check_seed_times
+from rfm.data.tokenizer import Tokenizer
+from rfm.eval.predictions import Predictions
+from rfm.eval.row_cache import cache_rows
+from rfm.eval.verbalise import verbalise
+from rfm.nn.in_context import Examined, answers
+from rfm.nn.model import RelationalModel
+from rfm.nn.modes import evaluating
+
+_log = logging.getLogger("rfm")
+_STREAM = 6
+_AT_ONCE = 4_096  # queries
+
+
+@dataclass(frozen=True)
+class ContextConfig:
+    """From what a question is answered."""
+
+    draws: int = setting(1, ge=1, help="times that examples are drawn; the answers are averaged")
+    mix: SupportMix = setting(factory=SupportMix, help="which examples")
+    children: int = setting(8, ge=0, help="children per foreign key of the entity, the latest")
+    history: int = setting(20, ge=0, help="past labels per entity, the latest")
+    max_rows: int = setting(96, ge=0, help="rows per question, 0 without limit")
+    max_tokens: int = setting(40, ge=8, help="tokens per row")
+    size: int = setting(256, ge=1, help="questions per batch")
+
+    @property
+    def reach(self) -> EpisodeConfig:
+        return EpisodeConfig(
+            children=self.children,
+            history=self.history,
+            max_rows=self.max_rows,
+            max_tokens=self.max_tokens,
+        )
+
+
+Reader: TypeAlias = Callable[[Examined], Tensor]
+"""Of examples and queries together -> [Q, C] probabilities, or numbers [Q, 1]."""
+
+
+@dataclass(frozen=True)
+class ZeroShotAnswer:
+    """predictions: of all rows of a split. examples: their labels, of the last draw [K]. warnings:
+    what a reader must know of them."""
+
+    predictions: Predictions
+    examples: Floats
+    warnings: tuple[str, ...]
+
+
+class ZeroShot:
+    """One task, asked of a model as it is.
+
+    Raises:
+        ValueError: for a type of task that cannot be asked so, see ``check_askable``; if no seed
+            time of a split is within the database, see ``check_seed_times``.
+    """
+
+    def __init__(
+        self,
+        model: RelationalModel,
+        task: Task,
+        cache: Path,
+        config: ContextConfig,
+        cached: bool = True,
+    ) -> None:
+        """
+        Args:
+            cache: folder of prepared data. cached: keep the states of all rows there, too; else
+                they are encoded whenever they are sampled.
+        """
+        check_askable(model, task)
+        check_seed_times(task)
+        self.model, self.task, self.config = model, task, config
+        self.tokenizer = Tokenizer.from_json(model.tokenizer)
+        serialisation = model.about.get("serialisation", "compact")
+        self.store: RowStore = prepare(visible_database(task), self.tokenizer, cache, serialisation)
+        encoder, ids = model.backbone.row_encoder, TokenIds.of(self.tokenizer)
+        self.states: tuple[RowStates, int] | None = None
+        if cached:
+            self.states = (cache_rows(encoder, [self.store], ids, cache, config.max_tokens), 0)
+        time = np.concatenate([task.rows(split).time for split in SPLITS])
+        self.place = np.argsort(np.argsort(time, kind="stable"))  # of each split's rows among all
+        starts = np.cumsum([0, *(len(task.rows(split)) for split in SPLITS)])[:-1].tolist()
+        self.start = dict(zip(SPLITS, starts, strict=True))
+        self.asked = as_generated(task)
+        self.rows = self.asked.rows
+        self.parents = parents_of(self.store, self.asked.entity_table)
+        self._encoded: dict[tuple[TaskSplit, Regime], Examined] = {}
+
+    def anchor(self, split: TaskSplit) -> int:
+        """Until when labels of examples are known, unix seconds."""
+        database = self.task.database
+        return database.val_timestamp if split == "val" else database.test_timestamp
+
+    def ask(
+        self,
+        split: TaskSplit,
+        regime: Regime,
+        context: int,
+        seed: int,
+        readers: Mapping[str, Reader],
+    ) -> dict[str, ZeroShotAnswer]:
+        """Answers of readers to all rows of a split, from ``context`` examples; those of the
+        verbaliser, under whatever name, where there is no example."""
+        stale = self.task.rows(split).time - self.task.cutoffs(split, regime)
+        known, asked = self.known(split), np.unique(self.task.rows(split).entity)
+        values: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in readers}
+        for draw in range(self.config.draws):
+            rng = np.random.default_rng([seed, _STREAM, draw])
+            support = draw_support(
+                self.rows, known, context, self.config.mix, asked, self.parents, rng
+            )
+            examples = self.rows.label[support]
+            warnings = check_examples(self.task, examples, context)
+            told_by = self.rows.time[support] - rng.choice(stale, support.size)
+            for name, value in self._answers(split, regime, support, told_by, readers).items():
+                values[name].append(value)
+        return {
+            name: ZeroShotAnswer(
+                Predictions.of(self.task, split, np.mean(own, axis=0)), examples, tuple(warnings)
+            )
+            for name, own in values.items()
+        }
+
+    def known(self, split: TaskSplit) -> Ints:
+        """Numbers of the rows whose labels are known by the anchor, in the order of time."""
+        return np.flatnonzero(self.asked.known <= self.anchor(split))
+
+    @torch.no_grad()
+    def _answers(
+        self,
+        split: TaskSplit,
+        regime: Regime,
+        support: Ints,
+        told_by: Ints,
+        readers: Mapping[str, Reader],
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """[n, C] answers to the rows of a split, from examples [K] as of their cutoffs [K]."""
+        with evaluating(self.model):
+            if not support.size:
+                value = self._verbalised(split, regime)
+                return dict.fromkeys(readers, value)
+            laid = self.lay(split)
+            shown = self._examine(laid, support, told_by, support.size)
+            if (split, regime) not in self._encoded:
+                number, cutoff = self._number(split), self.task.cutoffs(split, regime)
+                self._encoded = {(split, regime): self._examine(laid, number, cutoff, 0)}
+            asked, out = self._encoded[split, regime], dict[str, npt.NDArray[np.float64]]()
+            for name, reader in readers.items():
+                answer = torch.cat([reader(part) for part in _joined(shown, asked)])
+                out[name] = self._raw(split, answer.double().cpu().numpy())
+            return out
+
+    def _verbalised(self, split: TaskSplit, regime: Regime) -> npt.NDArray[np.float64]:
+        number, cutoff = self._number(split), self.task.cutoffs(split, regime)
+        laid, device = self.lay(split), next(self.model.parameters()).device
+        parts = []
+        for start in range(0, number.size, self.config.size):
+            span = slice(start, start + self.config.size)
+            batch = laid.batch(number[span], cutoff[span], 0, 0).to(device)
+            parts.append(verbalise(self.model, laid, batch, self.task.classes).cpu().numpy())
+        return self._raw(split, np.concatenate(parts).astype(np.float64))
+
+    def _examine(self, laid: LaidTask, number: Ints, cutoff: Ints, support: int) -> Examined:
+        """Rows in batches, however many there are."""
+        parts, device = [], next(self.model.parameters()).device
+        for start in range(0, number.size, self.config.size):
+            span = slice(start, start + self.config.size)
+            some = laid.batch(number[span], cutoff[span], support, 0).to(device)
+            parts.append(Examined.of(self.model.backbone(some), some))
+        joined = [torch.cat([getattr(p, n) for p in parts]) for n in ("state", "told", "label")]
+        return replace(parts[0], state=joined[0], told=joined[1], label=joined[2])
+
+    def _number(self, split: TaskSplit) -> Ints:
+        """[n]: where the rows of a split are among all."""
+        first = self.start[split]
+        return self.place[first : first + len(self.task.rows(split))]
+
+    def _unit(self, split: TaskSplit) -> tuple[float, float]:
+        """Median and spread of the numbers known by the anchor."""
+        known = self.rows.label[self.known(split)]
+        if self.asked.classes or not known.size:
+            return 0.0, 1.0
+        return float(np.median(known)), float(known.std()) or 1.0
+
+    def _raw(self, split: TaskSplit, value: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """What readers answer, in the task's own units, as ``Predictions`` has it."""
+        center, unit = self._unit(split)
+        if self.asked.classes == 0:
+            return np.asarray(value * unit + center)
+        return value[:, 1:] if self.asked.classes == 2 else value
+
+    def lay(self, split: TaskSplit) -> LaidTask:
+        """The task laid over its database, with numbers in units of those known by the anchor."""
+        center, unit = self._unit(split)
+        return LaidTask(
+            self.store,
+            self.asked.relabelled_as((self.rows.label - center) / unit),
+            self.anchor(split),
+            self.tokenizer,
+            self.model.settings.hops,
+            self.config.reach,
+            self.states,
+        )
+
+
+def in_context(model: RelationalModel) -> Reader:
+    """The model's own reader."""
+    return lambda both: answers(model.in_context(both), both)
+
+
+def _joined(shown: Examined, asked: Examined) -> Iterator[Examined]:
+    """Examples with some queries after them, part by part."""
+    for start in range(0, asked.state.shape[0], _AT_ONCE):
+        span = slice(start, start + _AT_ONCE)
+        yield replace(
+            shown,
+            state=torch.cat([shown.state, asked.state[span]]),
+            told=torch.cat([shown.told, asked.told[span]]),
+        )
+
+
+def check_askable(model: RelationalModel, task: Task) -> None:
+    """
+    Raises:
+        ValueError: for a type of task that cannot be answered from examples, too many classes, and
+            a model that never learnt to.
+    """
+    kinds = ("binary_classification", "multiclass_classification", "regression")
+    if task.task_type not in kinds:
+        raise ValueError(
+            f"{task.full_name} is a {task.task_type}: zero-shot answers {', '.join(kinds)}; "
+            "fine-tune for others (python -m finetune)"
+        )
+    if len(task.classes) > MAX_CLASSES:
+        raise ValueError(
+            f"{task.full_name} has {len(task.classes)} classes, wanted at most {MAX_CLASSES}: "
+            "merge the rare ones, or fine-tune (python -m finetune)"
+        )
+    if not model.about.get("episodes"):
+        raise ValueError(
+            "the checkpoint was never trained to answer from examples: pretrain it with episodes, "
+            "python -m pretrain config=configs/pretrain/in_context.yaml checkpoint=<folder>"
+        )
+
+
+def check_examples(task: Task, examples: Floats, wanted: int) -> list[str]:
+    """Says how the classes of examples [K] are balanced; warnings of what is amiss with them."""
+    name = task.full_name
+    if not examples.size:
+        why = "context=0" if not wanted else "no label is known by the anchor"
+        warning = f"{name}: {why}: answered by what the model expects in the masked cell"
+        _log.warning("%s", warning)
+        return [warning]
+    warnings = []
+    if examples.size < wanted:
+        warnings.append(f"{name}: {examples.size} labels are known, fewer than context={wanted}")
+    value, count = np.unique(examples, return_counts=True)
+    if task.task_type != "regression":
+        names = task.classes or ("0", "1")
+        shares = (f"{names[int(v)]}: {c}" for v, c in zip(value, count, strict=True))
+        _log.info("%s: %d examples, by class %s", name, examples.size, ", ".join(shares))
+    if value.size == 1:
+        warnings.append(
+            f"{name}: all {examples.size} examples have the label {value[0]:g}: they tell nothing "
+            "apart, and answers are ranked by past labels alone; take a larger context"
+        )
+    for warning in warnings:
+        _log.warning("%s", warning)
+    return warnings
