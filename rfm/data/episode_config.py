@@ -16,7 +16,7 @@ class EpisodeConfig:
     fewest: int = setting(16, ge=8, help="labelled examples, at least, where there are as many")
     queries: int = setting(24, ge=1, help="queries, at most")
     children: int = setting(8, ge=0, help="children per foreign key of the entity, the latest")
-    history: int = setting(20, ge=0, help="past labels per entity, the latest")
+    history: int = setting(20, ge=0, help="past labels per entity, the latest; 0: none is told")
     max_rows: int = setting(48, ge=0, help="rows per question, 0 without limit")
     max_tokens: int = setting(40, ge=8, help="tokens per row")
     own: float = setting(

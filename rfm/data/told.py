@@ -46,7 +46,11 @@ class Told:
     The means of past labels are of 0 and 1 for each class, or of numbers as they are.
     """
 
-    def __init__(self, store: RowStore, task: GeneratedTask) -> None:
+    def __init__(self, store: RowStore, task: GeneratedTask, labels: bool = True) -> None:
+        """
+        Args:
+            labels: tell of past labels, too.
+        """
         self.store, self.task = store, task
         graph, rows = store.graph, task.rows
         first, end = graph.table_start[task.entity_table : task.entity_table + 2]
@@ -58,9 +62,9 @@ class Told:
         self.known = task.known[known]
         outcome = _outcomes(rows.label[known], task.classes)
         self.sums = np.cumsum(np.pad(outcome, ((1, 0), (0, 0))), axis=0)
-        groups = [(np.arange(end - first), _OWN)] if task.key else []
-        groups += [(parent, _PARENT) for parent in parents_of(store, task.entity_table)]
-        self.groups = [self._group(group, kind, known, outcome) for group, kind in groups]
+        groups = [(parent, _PARENT) for parent in parents_of(store, task.entity_table)]
+        groups = [*([(np.arange(end - first), _OWN)] if task.key else []), *groups]
+        self.groups = [self._group(*one, known, outcome) for one in groups if labels]
         self.kinds = np.array(self._kinds(), dtype=np.int64)
 
     def _group(self, group: Ints, kind: int, known: Ints, outcome: Floats) -> _Group:

@@ -53,7 +53,7 @@ class ContextConfig:
     draws: int = setting(1, ge=1, help="times that examples are drawn; the answers are averaged")
     mix: SupportMix = setting(factory=SupportMix, help="which examples")
     children: int = setting(8, ge=0, help="children per foreign key of the entity, the latest")
-    history: int = setting(20, ge=0, help="past labels per entity, the latest")
+    history: int = setting(20, ge=0, help="past labels per entity, the latest; 0: none is told")
     max_rows: int = setting(96, ge=0, help="rows per question, 0 without limit")
     max_tokens: int = setting(40, ge=8, help="tokens per row")
     size: int = setting(256, ge=1, help="questions per batch")
