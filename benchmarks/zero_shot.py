@@ -36,14 +36,22 @@ from rfm.eval.predictions import (
     score,
     write_leaderboard,
 )
-from rfm.eval.zero_shot import ContextConfig, Reader, ZeroShot, check_askable, in_context
+from rfm.eval.zero_shot import (
+    ContextConfig,
+    Reader,
+    ZeroShot,
+    ZeroShotRecommendation,
+    check_askable,
+    in_context,
+    open_zero_shot,
+)
 from rfm.nn.model import RelationalModel
 from rfm.train.build import with_random_backbone
 from rfm.train.run_dir import versions
 from rfm.train.trainer import quieten, set_up_cpu
 
 _log = logging.getLogger("rfm")
-_RULES = ("global constant", "entity mean", "last 10 labels")
+_RULES = ("global constant", "entity mean", "last 10 labels", "popularity", "past destinations")
 
 
 @dataclass(frozen=True)
@@ -156,7 +164,8 @@ def ask_task(config: ZeroShotConfig, one: Asked, task: Task) -> int:
     for regime in dict.fromkeys(config.regimes):
         for seed in range(config.seeds):
             for context in dict.fromkeys(config.context):
-                own = {"": readers[""]} if context == 0 else readers
+                alone = context == 0 or task.task_type == "recommendation"
+                own = {"": readers[""]} if alone else readers
                 names = {kind: f"{one.name}{kind}, context {context}" for kind in own}
                 paths = [
                     cell_path(config.results, task.full_name, regime, name, seed)
@@ -164,7 +173,7 @@ def ask_task(config: ZeroShotConfig, one: Asked, task: Task) -> int:
                 ]
                 if all(path.is_file() for path in paths):
                     continue
-                asker = asker or ZeroShot(
+                asker = asker or open_zero_shot(
                     one.model, task, config.data.cache, config.ask, one.cached
                 )
                 for kind, cell in _ask(config, one, asker, (regime, context, seed), own).items():
@@ -179,7 +188,7 @@ def ask_task(config: ZeroShotConfig, one: Asked, task: Task) -> int:
 def _ask(
     config: ZeroShotConfig,
     one: Asked,
-    asker: ZeroShot,
+    asker: ZeroShot | ZeroShotRecommendation,
     which: tuple[Regime, int, int],
     readers: Mapping[str, Reader],
 ) -> dict[str, Cell]:

@@ -27,6 +27,7 @@ from rfm.data.episode_config import EpisodeConfig
 from rfm.data.label_history import Floats
 from rfm.data.laid import LaidTask
 from rfm.data.prepare import prepare
+from rfm.data.questions import QuestionConfig
 from rfm.data.ready_made import as_generated
 from rfm.data.serialise import TokenIds
 from rfm.data.store import RowStore
@@ -37,6 +38,7 @@ from rfm.data.tokenizer import Tokenizer
 from rfm.eval.predictions import Predictions
 from rfm.eval.row_cache import cache_rows
 from rfm.eval.verbalise import verbalise
+from rfm.eval.zero_shot_links import ZeroShotLinks
 from rfm.nn.in_context import Examined, answers
 from rfm.nn.model import RelationalModel
 from rfm.nn.modes import evaluating
@@ -59,6 +61,17 @@ class ContextConfig:
     size: int = setting(256, ge=1, help="questions per batch")
 
     @property
+    def question(self) -> QuestionConfig:
+        """What a question of a recommendation may see."""
+        return QuestionConfig(
+            children=self.children,
+            history=self.history,
+            max_rows=self.max_rows,
+            max_tokens=self.max_tokens,
+            eval_size=self.size,
+        )
+
+    @property
     def reach(self) -> EpisodeConfig:
         return EpisodeConfig(
             children=self.children,
@@ -74,11 +87,11 @@ Reader: TypeAlias = Callable[[Examined], Tensor]
 
 @dataclass(frozen=True)
 class ZeroShotAnswer:
-    """predictions: of all rows of a split. examples: their labels, of the last draw [K]. warnings:
-    what a reader must know of them."""
+    """predictions: of all rows of a split. examples: how many they are made of. warnings: what a
+    reader must know of them."""
 
     predictions: Predictions
-    examples: Floats
+    examples: int
     warnings: tuple[str, ...]
 
 
@@ -152,7 +165,9 @@ class ZeroShot:
                 values[name].append(value)
         return {
             name: ZeroShotAnswer(
-                Predictions.of(self.task, split, np.mean(own, axis=0)), examples, tuple(warnings)
+                Predictions.of(self.task, split, np.mean(own, axis=0)),
+                support.size,
+                tuple(warnings),
             )
             for name, own in values.items()
         }
@@ -239,6 +254,52 @@ class ZeroShot:
         )
 
 
+class ZeroShotRecommendation:
+    """A recommendation, asked of a model as it is; draws are not averaged."""
+
+    def __init__(
+        self,
+        model: RelationalModel,
+        task: Task,
+        cache: Path,
+        config: ContextConfig,
+        cached: bool = True,
+    ) -> None:
+        """See ``ZeroShot``."""
+        check_askable(model, task)
+        check_seed_times(task)
+        self.task, self.config = task, config
+        self.links = ZeroShotLinks(model, task, cache, config.question, cached)
+        self.store = self.links.sampler.store
+
+    def ask(
+        self,
+        split: TaskSplit,
+        regime: Regime,
+        context: int,
+        seed: int,
+        readers: Mapping[str, Reader],
+    ) -> dict[str, ZeroShotAnswer]:
+        """The best destinations for all rows of a split, under the first name; other readers have
+        no answer."""
+        rng = np.random.default_rng([seed, _STREAM, 0])
+        predictions, count = self.links.ask(split, regime, context, self.config.mix, rng)
+        warnings = []
+        if count < context:
+            name = self.task.full_name
+            warnings.append(f"{name}: {count} examples are known, fewer than context={context}")
+            _log.warning("%s", warnings[0])
+        return {next(iter(readers)): ZeroShotAnswer(predictions, count, tuple(warnings))}
+
+
+def open_zero_shot(
+    model: RelationalModel, task: Task, cache: Path, config: ContextConfig, cached: bool = True
+) -> ZeroShot | ZeroShotRecommendation:
+    """A task, to be asked of a model as it is; see ``ZeroShot``."""
+    kind = ZeroShotRecommendation if task.task_type == "recommendation" else ZeroShot
+    return kind(model, task, cache, config, cached)
+
+
 def in_context(model: RelationalModel) -> Reader:
     """The model's own reader."""
     return lambda both: answers(model.in_context(both), both)
@@ -261,18 +322,17 @@ def check_askable(model: RelationalModel, task: Task) -> None:
         ValueError: for a type of task that cannot be answered from examples, too many classes, and
             a model that never learnt to.
     """
-    kinds = ("binary_classification", "multiclass_classification", "regression")
-    if task.task_type not in kinds:
+    if task.task_type == "multilabel_classification":
         raise ValueError(
-            f"{task.full_name} is a {task.task_type}: zero-shot answers {', '.join(kinds)}; "
-            "fine-tune for others (python -m finetune)"
+            f"{task.full_name} is a {task.task_type}: the checkpoint was never trained for lists "
+            "of labels; make a task of each label, or fine-tune (python -m finetune)"
         )
     if len(task.classes) > MAX_CLASSES:
         raise ValueError(
             f"{task.full_name} has {len(task.classes)} classes, wanted at most {MAX_CLASSES}: "
             "merge the rare ones, or fine-tune (python -m finetune)"
         )
-    if not model.about.get("episodes"):
+    if task.task_type != "recommendation" and not model.about.get("episodes"):
         raise ValueError(
             "the checkpoint was never trained to answer from examples: pretrain it with episodes, "
             "python -m pretrain config=configs/pretrain/in_context.yaml checkpoint=<folder>"

@@ -1,0 +1,206 @@
+"""Answers from examples: of every type of task, and what is said of bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rfm.data.database import open_database
+from rfm.data.tasks import Regime, Task, open_task
+from rfm.data.tokenizer import mixture_tokenizer
+from rfm.eval.predictions import score
+from rfm.eval.zero_shot import (
+    ContextConfig,
+    Reader,
+    ZeroShotAnswer,
+    check_askable,
+    check_examples,
+    in_context,
+    open_zero_shot,
+)
+from rfm.nn.backbone import BackboneConfig
+from rfm.nn.in_context import Examined
+from rfm.nn.model import RelationalModel
+from rfm.train.build import build_model, with_random_backbone
+
+CONFIG = ContextConfig(children=4, history=6, max_rows=40, size=16)
+LABELLED = ("buys", "spend", "tier", "status", "rating")
+
+
+@pytest.fixture(scope="module")
+def model(task_shop: Path, task_cache: Path) -> RelationalModel:
+    tokenizer = mixture_tokenizer([open_database(task_shop)], 400, task_cache)
+    torch.manual_seed(0)
+    made = build_model(BackboneConfig(), tokenizer, 40)
+    made.about = {"databases": {}, "serialisation": "compact", "episodes": 1}
+    with torch.no_grad():  # as if it had learnt something
+        for layer in (made.in_context.out_classes, made.in_context.out_bins):
+            layer.weight.normal_(std=0.1)
+    return made.eval()
+
+
+def task_of(shop: Path, name: str) -> Task:
+    return open_task(open_database(shop), name)
+
+
+def logits(model: RelationalModel) -> Reader:
+    """What answers are made of: medians of numbers that are mostly 0 are all the same."""
+
+    def read(both: Examined) -> torch.Tensor:
+        out: torch.Tensor = model.in_context(both)
+        return out if both.classes else out[:, :1]
+
+    return read
+
+
+def answered(
+    model: RelationalModel,
+    task: Task,
+    cache: Path,
+    context: int = 24,
+    seed: int = 0,
+    regime: Regime = "rolling",
+    config: ContextConfig = CONFIG,
+    cached: bool = False,
+    reader: Callable[[RelationalModel], Reader] = in_context,
+) -> ZeroShotAnswer:
+    asker = open_zero_shot(model, task, cache, config, cached)
+    return asker.ask("test", regime, context, seed, {"own": reader(model)})["own"]
+
+
+@pytest.mark.parametrize("regime", ["frozen", "rolling"])
+@pytest.mark.parametrize("name", [*LABELLED, "next"])
+@pytest.mark.parametrize("context", [0, 24])
+def test_every_type_is_answered(
+    model: RelationalModel,
+    task_shop: Path,
+    task_cache: Path,
+    name: str,
+    regime: Regime,
+    context: int,
+) -> None:
+    task = task_of(task_shop, name)
+    found = answered(model, task, task_cache, context, regime=regime)
+    value = found.predictions.value
+    assert value.shape == (len(task.rows("test")), task.top_k or task.outputs)
+    assert np.isfinite(score(task, "test", found.predictions))
+    assert found.examples == context
+    if task.task_type == "multiclass_classification":
+        np.testing.assert_allclose(value.sum(1), 1, atol=1e-5)
+    if task.task_type == "binary_classification":
+        assert ((value >= 0) & (value <= 1)).all()
+    if context and name != "next":
+        assert answered(model, task, task_cache, reader=logits).predictions.value.std(0).max() > 0
+
+
+@pytest.mark.parametrize("name", ["buys", "spend"])
+def test_chance_batches_and_the_cache_do_not_matter_but_the_draw_does(
+    model: RelationalModel, task_shop: Path, task_cache: Path, name: str
+) -> None:
+    task = task_of(task_shop, name)
+
+    def value(seed: int = 0, cached: bool = False, **changes: int) -> np.ndarray:
+        config = replace(CONFIG, **changes)
+        found = answered(
+            model, task, task_cache, seed=seed, config=config, cached=cached, reader=logits
+        )
+        return found.predictions.value
+
+    first = value()
+    scale = np.abs(first).max()
+    for size in (16, 7):
+        np.testing.assert_allclose(value(size=size), first, atol=1e-3 * scale)
+    np.testing.assert_allclose(value(cached=True), first, atol=2e-2 * scale)  # half floats
+    assert np.abs(value(seed=1) - first).max() > 1e-3 * scale
+    assert np.abs(value(draws=2) - first).max() > 1e-3 * scale
+
+
+def test_contexts_and_readers_share_what_was_encoded(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    asker = open_zero_shot(model, task_of(task_shop, "buys"), task_cache, CONFIG, False)
+    readers = {"one": in_context(model), "two": in_context(model)}
+    first = asker.ask("val", "rolling", 16, 0, readers)
+    np.testing.assert_array_equal(first["one"].predictions.value, first["two"].predictions.value)
+    asker.ask("test", "frozen", 8, 0, readers)
+    again = asker.ask("val", "rolling", 16, 0, readers)
+    np.testing.assert_array_equal(first["one"].predictions.value, again["one"].predictions.value)
+
+
+def test_examples_are_known_by_the_time_that_the_split_begins(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    task = task_of(task_shop, "buys")
+    asker = open_zero_shot(model, task, task_cache, CONFIG, False)
+    for split, end in (
+        ("val", task.database.val_timestamp),
+        ("test", task.database.test_timestamp),
+    ):
+        known = asker.known(split)
+        assert 0 < known.size < len(asker.rows)
+        assert (asker.rows.time[known] + task.timedelta <= end).all()
+
+
+def test_fewer_labels_than_wanted_are_said(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    found = answered(model, task_of(task_shop, "buys"), task_cache, 100_000)
+    assert 0 < found.examples < 100_000
+    assert "fewer than context=100000" in found.warnings[0]
+
+
+def test_without_any_label_the_masked_cell_is_asked(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    """The test split begins before any label is known; numbers have no scale then."""
+    task = task_of(task_shop, "buys")
+    begun = task.database.first_time + 1
+    early = replace(task.database, val_timestamp=begun, test_timestamp=begun)
+    found = answered(model, replace(task, database=early), task_cache, regime="frozen")
+    assert found.examples == 0
+    assert "no label is known by the anchor" in found.warnings[0]
+    assert found.predictions.value.shape == (len(task.rows("test")), 1)
+    spend = replace(task_of(task_shop, "spend"), database=early)
+    with pytest.raises(ValueError, match=r"no number is known .* give labelled rows"):
+        answered(model, spend, task_cache, regime="frozen")
+
+
+def test_one_class_and_balance_are_said(task_shop: Path, caplog: pytest.LogCaptureFixture) -> None:
+    task = task_of(task_shop, "buys")
+    with caplog.at_level("INFO", logger="rfm"):
+        assert check_examples(task, np.array([0.0, 1.0, 1.0]), 3) == []
+    assert "3 examples, by class 0: 1, 1: 2" in caplog.text
+    (warning,) = check_examples(task, np.ones(4), 4)
+    assert "all 4 examples have the label 1" in warning
+    assert "ranked by past labels alone" in warning
+
+
+def test_what_cannot_be_asked_is_refused(model: RelationalModel, task_shop: Path) -> None:
+    with pytest.raises(ValueError, match="never trained for lists of labels"):
+        check_askable(model, task_of(task_shop, "tags"))
+    many = task_of(task_shop, "tier")
+    object.__setattr__(many, "classes", tuple(f"class {i}" for i in range(11)))
+    with pytest.raises(ValueError, match="has 11 classes, wanted at most 10"):
+        check_askable(model, many)
+    other = with_random_backbone(model, 0)
+    other.about = {"databases": {}}
+    with pytest.raises(
+        ValueError, match=r"never trained to answer from examples.*in_context\.yaml"
+    ):
+        check_askable(other, task_of(task_shop, "buys"))
+    check_askable(other, task_of(task_shop, "next"))
+
+
+def test_a_random_backbone_keeps_the_head(model: RelationalModel) -> None:
+    other = with_random_backbone(model, 3)
+    for name, weight in model.state_dict().items():
+        same = torch.equal(weight, other.state_dict()[name])
+        assert same or not name.startswith("in_context."), name
+    assert not torch.equal(model.backbone.enter[1].weight, other.backbone.enter[1].weight)
+    again = with_random_backbone(model, 3).backbone.enter[1].weight
+    assert torch.equal(other.backbone.enter[1].weight, again)
