@@ -38,9 +38,12 @@ NUM_CALENDAR = 5
 TOLD_KINDS = (
     "time of year", "time of week", "staleness", "cell", "age",
     "last 3 labels", "last 10 labels", "labels", "label count", "label age",
+    "last label", "2nd last label", "3rd last label", "4th last label",
     "last 3 labels of the parent", "last 10 labels of the parent", "labels of the parent",
     "label count of the parent", "label age of the parent",
     "child count", "child age", "last 4 children", "last 16 children", "last 64 children",
+    "children of a timedelta", "children of 4 timedeltas", "child lateness",
+    "parents of children",
 )  # fmt: skip
 """What the questions of an episode are told, see ``rfm.data.told``."""
 _PAD_TO = 2

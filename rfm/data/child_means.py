@@ -32,7 +32,7 @@ class ChildMeans:
             but: the number of a table whose rows do not count.
         """
         graph = store.graph
-        self.graph, self.timedelta = graph, timedelta
+        self.store, self.graph, self.timedelta = store, graph, timedelta
         self.first_entity = int(graph.table_start[entity])
         self.tables = {
             f: store.tables[key.child]
@@ -75,12 +75,16 @@ class ChildMeans:
         for key in self.tables:
             parts += self._of_key(key, entity, now, cutoff)
         out = np.concatenate(parts, axis=1).astype(np.float32)
-        out[np.asarray(self.graph.row_time[self.first_entity + entity]) > cutoff] = 0
+        out[~self.is_there(entity, cutoff)] = 0
         return out
+
+    def is_there(self, entity: Ints, cutoff: Ints) -> npt.NDArray[np.bool_]:
+        """[n]: whether the rows of entities [n] are there by their cutoffs [n]."""
+        return np.asarray(self.graph.row_time[self.first_entity + entity]) <= cutoff
 
     def _of_key(self, key: int, entity: Ints, now: Ints, cutoff: Ints) -> list[Floats]:
         graph, table = self.graph, self.tables[key]
-        child, count = self._latest(key, entity, cutoff)
+        child, count = self.latest(key, entity, cutoff)
         there = child >= 0
         time = np.asarray(graph.row_time[np.where(there[:, 0], child[:, 0], 0)])
         age = np.where(there[:, 0] & (time != STATIC), now - time, 0) / self.timedelta
@@ -92,7 +96,7 @@ class ChildMeans:
         means = [total[:, n - 1] / np.maximum(number[:, n - 1], 1) for n in _LAST]
         return [np.log1p(count)[:, None], np.log1p(age.clip(min=0))[:, None], *means]
 
-    def _latest(self, key: int, entity: Ints, cutoff: Ints) -> tuple[Ints, Ints]:
+    def latest(self, key: int, entity: Ints, cutoff: Ints) -> tuple[Ints, Ints]:
         """Global rows [n, most] of the latest children, the latest first, -1 where there are no
         more; and how many [n] there are in all."""
         graph, rows = self.graph, self.first_entity + entity

@@ -17,6 +17,7 @@ from rfm.data.child_means import ChildMeans, number_columns, number_ranks
 from rfm.data.generated import GeneratedTask
 from rfm.data.graph import STATIC
 from rfm.data.label_history import Floats, LabelHistory
+from rfm.data.lately import Lately
 from rfm.data.past_labels import PRIOR, past_means
 from rfm.data.questions import calendar
 from rfm.data.store import RowStore
@@ -25,10 +26,14 @@ from rfm.data.task_rows import Ints
 
 _FAR = 5.0  # standard deviations
 _CALENDAR = (0, 0, 1, 1, 2)
-_CELL, _AGE, _OWN, _PARENT, _CHILD = (
+_LAGS = 4  # labels that are told one by one
+_CELL, _AGE, _OWN, _LAST, _PARENT, _CHILD, _LATELY = (
     TOLD_KINDS.index(kind)
-    for kind in ("cell", "age", "last 3 labels", "last 3 labels of the parent", "child count")
-)
+    for kind in (
+        "cell", "age", "last 3 labels", "last label", "last 3 labels of the parent", "child count",
+        "children of a timedelta",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,7 @@ class Told:
         first, end = graph.table_start[task.entity_table : task.entity_table + 2]
         self.entity_time = np.asarray(graph.row_time[first:end])
         self.children = ChildMeans(store, task.entity_table, task.timedelta)
+        self.lately = Lately(self.children)
         table = store.tables[task.entity_table]
         self.cells = np.setdiff1d(number_columns(table), [task.column])
         known = np.flatnonzero(~np.isnan(rows.label))
@@ -83,7 +89,10 @@ class Told:
         for one in self.groups:
             kinds += [one.kind + i for i in range(3) for _ in range(outputs)]
             kinds += [one.kind + 3, one.kind + 4]
-        return kinds + [_CHILD + kind for kind in self.children.kinds]
+            if one.kind == _OWN:
+                kinds += [_LAST + i for i in range(_LAGS) for _ in range(outputs)]
+        kinds += [_CHILD + kind for kind in self.children.kinds]
+        return kinds + [_LATELY + kind for kind in self.lately.kinds]
 
     @property
     def _has_age(self) -> bool:
@@ -94,7 +103,8 @@ class Told:
 
         When is asked, and how stale it is; the ranks of the numbers in the entity's own cells, and
         its age; of past labels, the entity's own and those that share a parent with it, the means
-        less the mean of all, how many and how old; of its children, see ``ChildMeans``.
+        less the mean of all, how many and how old, and the latest of its own one by one; of its
+        children, see ``ChildMeans`` and ``Lately``.
         """
         task = self.task
         now, entity = task.rows.time[number], task.rows.entity[number]
@@ -113,10 +123,24 @@ class Told:
             parts += past_means(
                 one.history, one.group[entity], (now, cutoff), total, task.timedelta
             )
-        parts.append(self.children.features(entity, now, cutoff))
+            if one.kind == _OWN:
+                parts += _one_by_one(one.history, one.group[entity], cutoff, total)
+        parts += [one.features(entity, now, cutoff) for one in (self.children, self.lately)]
         out = np.concatenate(parts, axis=1).astype(np.float32)
         assert out.shape[1] == self.kinds.size
         return out
+
+
+def _one_by_one(history: LabelHistory, group: Ints, cutoff: Ints, total: Floats) -> list[Floats]:
+    """The latest labels [n, C] that are known by the cutoffs [n], less ``total`` [n, C]; 0 where
+    there is none."""
+    start, end = history.visible(group, cutoff)
+    parts = []
+    for back in range(1, _LAGS + 1):
+        at = end - back
+        label = history.outcome[np.maximum(at, 0)] if len(history.outcome) else np.zeros_like(total)
+        parts.append(np.where((at >= start)[:, None], label - total, 0))
+    return parts
 
 
 def _outcomes(label: Floats, classes: int) -> Floats:

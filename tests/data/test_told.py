@@ -68,9 +68,30 @@ def test_past_labels_of_the_entity_and_of_its_parents(busy: Busy, classes: int) 
             assert found[i, column + 3 * width] == pytest.approx(np.log1p(mine.size))
             seen += mine.size
         column += 3 * width + 2
+        if column == kinds.index("last label"):
+            column += 4 * width
     assert seen > 100
     names = ["last 3 labels"] + ["last 3 labels of the parent"] * len(parents)
     assert [k for k in kinds if k.startswith("last 3")] == [n for n in names for _ in range(width)]
+
+
+@pytest.mark.parametrize("classes", [2, 0, 3])
+def test_the_latest_labels_one_by_one(busy: Busy, classes: int) -> None:
+    task = drawn(busy, classes)
+    told, (number, cutoff), rows = Told(busy.store, task), at_random(task), task.rows
+    found, kinds = told(number, cutoff), [TOLD_KINDS[kind] for kind in told.kinds]
+    value, labelled, seen = outcomes(task), ~np.isnan(rows.label), 0
+    for i, (at, until) in enumerate(zip(number, cutoff, strict=True)):
+        known = labelled & (rows.time + task.timedelta <= until)
+        mine = np.flatnonzero(known & (rows.entity == rows.entity[at]))[::-1]
+        everyone = value[known].sum(0) / (known.sum() + 2)
+        for j, name in enumerate(("last", "2nd last", "3rd last", "4th last")):
+            column = kinds.index(f"{name} label")
+            wanted = value[mine[j]] - everyone if j < mine.size else 0 * everyone
+            got = found[i, column : column + wanted.size]
+            np.testing.assert_allclose(got, wanted, atol=1e-5)
+            seen += int(j < mine.size)
+    assert seen > 20
 
 
 def test_the_entitys_own_cells_and_age(busy: Busy) -> None:
