@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.finetuned import FinetunedConfig
+from benchmarks.zero_shot import ZeroShotConfig
 from finetune.config import FinetuneConfig
 from pretrain.config import PretrainConfig
 from rfm.config import load_config
@@ -93,6 +94,10 @@ def test_tuning_runs_shrunken(
 def test_a_benchmark_loads(path: Path) -> None:
     """Every word of every method."""
     words = [f"config={path}", "checkpoint=runs/real/model"]
+    if path.stem == "zero_shot":
+        asked = load_config(ZeroShotConfig, words, prog="test", doc=None)
+        assert len(asked.tasks) == len(set(asked.tasks)) >= 3
+        return
     config = load_config(FinetunedConfig, words, prog="test", doc=None)
     assert len(config.tasks) == len(set(config.tasks)) >= 3
     for method in config.methods.values():

@@ -191,10 +191,12 @@ class ZeroShot:
                 value = self._verbalised(split, regime)
                 return dict.fromkeys(readers, value)
             laid = self.lay(split)
-            shown = self._examine(laid, support, told_by, support.size)
+            shown = self.examine(laid, support, told_by, support.size)
             if (split, regime) not in self._encoded:
-                number, cutoff = self._number(split), self.task.cutoffs(split, regime)
-                self._encoded = {(split, regime): self._examine(laid, number, cutoff, 0)}
+                number, cutoff = self.number(split), self.task.cutoffs(split, regime)
+                kept = {key: one for key, one in self._encoded.items() if key[1] == regime}
+                asked = self.examine(laid, number, cutoff, 0)
+                self._encoded = {**kept, (split, regime): asked}
             asked, out = self._encoded[split, regime], dict[str, npt.NDArray[np.float64]]()
             for name, reader in readers.items():
                 answer = torch.cat([reader(part) for part in _joined(shown, asked)])
@@ -202,7 +204,7 @@ class ZeroShot:
             return out
 
     def _verbalised(self, split: TaskSplit, regime: Regime) -> npt.NDArray[np.float64]:
-        number, cutoff = self._number(split), self.task.cutoffs(split, regime)
+        number, cutoff = self.number(split), self.task.cutoffs(split, regime)
         laid, device = self.lay(split), next(self.model.parameters()).device
         parts = []
         for start in range(0, number.size, self.config.size):
@@ -211,8 +213,12 @@ class ZeroShot:
             parts.append(verbalise(self.model, laid, batch, self.task.classes).cpu().numpy())
         return self._raw(split, np.concatenate(parts).astype(np.float64))
 
-    def _examine(self, laid: LaidTask, number: Ints, cutoff: Ints, support: int) -> Examined:
-        """Rows in batches, however many there are."""
+    def examine(self, laid: LaidTask, number: Ints, cutoff: Ints, support: int) -> Examined:
+        """Rows of the task [n], by number, as of their cutoffs [n]: as the head sees them.
+
+        Args:
+            support: how many of them are examples: all or none.
+        """
         parts, device = [], next(self.model.parameters()).device
         for start in range(0, number.size, self.config.size):
             span = slice(start, start + self.config.size)
@@ -221,7 +227,7 @@ class ZeroShot:
         joined = [torch.cat([getattr(p, n) for p in parts]) for n in ("state", "told", "label")]
         return replace(parts[0], state=joined[0], told=joined[1], label=joined[2])
 
-    def _number(self, split: TaskSplit) -> Ints:
+    def number(self, split: TaskSplit) -> Ints:
         """[n]: where the rows of a split are among all."""
         first = self.start[split]
         return self.place[first : first + len(self.task.rows(split))]

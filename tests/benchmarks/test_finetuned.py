@@ -17,7 +17,11 @@ from rfm.eval.predictions import read_predictions, score
 from tests.conftest import ROOT
 from tests.tiny_tuning import TINY
 
-YAML = sorted((ROOT / "configs" / "benchmarks").glob("*.yaml"))
+YAML = [
+    path
+    for path in sorted((ROOT / "configs" / "benchmarks").glob("*.yaml"))
+    if path.stem != "zero_shot"
+]
 METHODS = """methods:
   scratch: [checkpoint=none, {words}]
   nothing read: [checkpoint=none, {words}, tune.reads=false]
