@@ -70,11 +70,15 @@ class PretrainConfig:
             )
         if self.model.row_encoder.pretrained:
             return  # which have a length of their own: see rfm.train.build
-        if self.batch.max_tokens > self.model.row_encoder.max_positions:
-            raise ValueError(
-                f"batch.max_tokens={self.batch.max_tokens} is more than "
-                f"model.row_encoder.max_positions={self.model.row_encoder.max_positions}"
-            )
+        longest = {"batch": self.batch.max_tokens}
+        if self.episodes.per_batch:
+            longest["episodes"] = self.episodes.max_tokens
+        for part, tokens in longest.items():
+            if tokens > self.model.row_encoder.max_positions:
+                raise ValueError(
+                    f"{part}.max_tokens={tokens} is more than "
+                    f"model.row_encoder.max_positions={self.model.row_encoder.max_positions}"
+                )
         if self.batch.budget.longest_text > self.model.row_encoder.max_positions:
             raise ValueError(
                 f"batch.max_text_tokens={self.batch.max_text_tokens}, with {MAX_NAME_TOKENS} "

@@ -87,6 +87,7 @@ def test_print_config_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFix
         ("batch.fan_out=[8]", "wanted one number per hop in each"),
         ("model.hops=3", "wanted one fan-out per hop"),
         ("batch.max_tokens=300", "is more than model.row_encoder.max_positions=256"),
+        ("episodes.per_batch=1 episodes.max_tokens=300", "episodes.max_tokens=300 is more than"),
         ("loss.value=0 loss.text=0 loss.link=0", "value, text and link are all 0"),
         ("checkpoint=x model.hops=3", "checkpoint=x brings its own model: leave model.* out"),
         ("checkpoint=nowhere data.vocab_size=8192", "'nowhere' is neither a local folder"),

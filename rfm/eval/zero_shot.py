@@ -118,6 +118,11 @@ class ZeroShot:
         """
         check_askable(model, task)
         check_seed_times(task)
+        most = model.backbone.row_encoder.bart.config.max_position_embeddings
+        if config.max_tokens > most:
+            raise ValueError(
+                f"max_tokens={config.max_tokens}, but the checkpoint reads at most {most} per row"
+            )
         self.model, self.task, self.config = model, task, config
         self.tokenizer = Tokenizer.from_json(model.tokenizer)
         serialisation = model.about.get("serialisation", "compact")

@@ -196,6 +196,15 @@ def test_what_cannot_be_asked_is_refused(model: RelationalModel, task_shop: Path
     check_askable(other, task_of(task_shop, "next"))
 
 
+def test_rows_longer_than_the_checkpoint_reads_are_refused(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"max_tokens=999, but the checkpoint reads at most 256"):
+        answered(
+            model, task_of(task_shop, "buys"), task_cache, config=ContextConfig(max_tokens=999)
+        )
+
+
 def test_a_random_backbone_keeps_the_head(model: RelationalModel) -> None:
     other = with_random_backbone(model, 3)
     for name, weight in model.state_dict().items():
