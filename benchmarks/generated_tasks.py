@@ -3,8 +3,8 @@
     python -m benchmarks.generated_tasks data.databases=[...] data.root=<folder> [tries=200]
 
 Draws tasks from each database as pretraining does, and counts those that are not degenerate, and
-how many different questions they ask; of questions that compare numbers with thresholds, each
-counts once, whatever the threshold.
+how many different questions they ask: another path, column, aggregate, window or condition. The
+threshold that a number is compared with makes no other question.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ def nearest_neighbours(both: Examined) -> Tensor:
 
 
 def _fitted(both: Examined, classifier: LogisticRegression, regressor: Ridge) -> Tensor:
-    k, label = both.label.shape[0], both.label.numpy()
-    state = standardised(both.state, k, 0.1, FAR_STATE).numpy()
+    k, label = both.label.shape[0], both.label.cpu().numpy()
+    state = standardised(both.state, k, 0.1, FAR_STATE).cpu().numpy()
     if not both.classes:
         value = regressor.fit(state[:k], label).predict(state[k:])
         return torch.from_numpy(np.asarray(value, dtype=np.float64))[:, None]

@@ -12,6 +12,7 @@ the database is refused. At the end the report is written of all cells under ``r
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -19,8 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.baselines import BaselinesConfig, run_baselines
-from benchmarks.cells import Cell, cell_path, write_cell
+from benchmarks.cells import Cell, cell_path, read_cell, write_cell
 from benchmarks.intervals import interval
 from benchmarks.readers import logistic_regression, nearest_neighbours
 from benchmarks.report import write_report
@@ -83,6 +86,10 @@ class ZeroShotConfig:
     def __post_init__(self) -> None:
         if not self.tasks or not self.regimes or not self.context:
             raise ValueError("tasks, regimes and context: wanted one or more of each")
+        if self.checkpoint and "rfm" in self.checkpoints:
+            raise ValueError(
+                "checkpoint=<folder> is called rfm, as is one of checkpoints: rename it"
+            )
         if not self.checkpoints and not self.checkpoint:
             raise ValueError("nothing to ask: give checkpoint=<folder>, or checkpoints")
         wrong = [task for task in self.tasks if task.count("/") != 1]
@@ -110,7 +117,7 @@ def zero_shot(config: ZeroShotConfig) -> dict[str, Any]:
     for task in tasks:
         check_scorable(task)
         for one in asked:
-            check_zero_shot(one, task)
+            check_zero_shot(config, one, task)
     if config.rules:
         data = SourceConfig(config.data.root, config.data.kinds)
         run_baselines(
@@ -132,7 +139,11 @@ def open_checkpoints(config: ZeroShotConfig) -> list[Asked]:
     sources = dict(config.checkpoints)
     if config.checkpoint:
         sources["rfm"] = config.checkpoint
-    asked = [Asked(n, s, RelationalModel.from_pretrained(s)) for n, s in sources.items()]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    asked = [
+        Asked(name, source, RelationalModel.from_pretrained(source, device=device))
+        for name, source in sources.items()
+    ]
     if config.random_backbone:
         first = asked[0]
         name = f"{first.name} with a random backbone"
@@ -140,12 +151,12 @@ def open_checkpoints(config: ZeroShotConfig) -> list[Asked]:
     return asked
 
 
-def check_zero_shot(one: Asked, task: Task) -> None:
+def check_zero_shot(config: ZeroShotConfig, one: Asked, task: Task) -> None:
     """
     Raises:
         ValueError: if the checkpoint has seen the task's database; see also ``check_askable``.
     """
-    check_askable(one.model, task)
+    check_askable(one.model, task, config.ask.max_tokens)
     if seen := seen_before(one.model.about, task):
         raise ValueError(
             f"{task.full_name}, checkpoint {one.source}: {seen[0]}, so that its answers are not "
@@ -171,7 +182,7 @@ def ask_task(config: ZeroShotConfig, one: Asked, task: Task) -> int:
                     cell_path(config.results, task.full_name, regime, name, seed)
                     for name in names.values()
                 ]
-                if all(path.is_file() for path in paths):
+                if all(_is_made(config, one, path) for path in paths):
                     continue
                 asker = asker or open_zero_shot(
                     one.model, task, config.data.cache, config.ask, one.cached
@@ -183,6 +194,28 @@ def ask_task(config: ZeroShotConfig, one: Asked, task: Task) -> int:
                         regime, names[kind], seed, cell.validation, cell.test, cell.seconds,
                     )  # fmt: skip
     return run
+
+
+def _is_made(config: ZeroShotConfig, one: Asked, path: Path) -> bool:
+    """Whether a cell is there.
+
+    Raises:
+        ValueError: if it is there, of another checkpoint or asked otherwise.
+    """
+    if not path.is_file():
+        return False
+    cell, wanted = read_cell(path), _settings(config)
+    if (cell.checkpoint, cell.config["ask"]) != (one.source, wanted):
+        raise ValueError(
+            f"{path} is of checkpoint {cell.checkpoint}, asked with {cell.config['ask']}, wanted "
+            f"{one.source} and {wanted}: give another name (checkpoints), other results, or delete "
+            "it"
+        )
+    return True
+
+
+def _settings(config: ZeroShotConfig) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(asdict(config.ask))))
 
 
 def _ask(
@@ -198,7 +231,7 @@ def _ask(
     test = asker.ask("test", regime, context, seed, readers)
     seconds = time.perf_counter() - start
     cells = {}
-    for kind in readers:
+    for kind in test:
         predictions = test[kind].predictions
         low, high = interval(task, "test", predictions)
         cell = cells[kind] = Cell(
@@ -213,10 +246,10 @@ def _ask(
             high=high,
             seconds=seconds,
             checkpoint=one.source,
-            pretraining=tuple(sorted(one.model.about["databases"])),
+            pretraining=tuple(sorted(one.model.about.get("databases", {}))),
             context=context,
             warnings=(*schema_seen(one.model.about, asker.store), *test[kind].warnings),
-            config={"ask": asdict(config.ask), "context": context},
+            config={"ask": _settings(config), "context": context},
             versions=versions(),
         )
         path = write_cell(config.results, cell, task, predictions)

@@ -12,8 +12,6 @@ import torch
 
 from rfm.data.episode_config import EpisodeConfig
 from rfm.data.episodes import Episodes, EpisodeSource, choose
-from rfm.data.graph import STATIC
-from rfm.data.support import parents_of
 from tests.batches import differing, tensors
 from tests.busy_shop import Busy, open_busy
 
@@ -89,7 +87,6 @@ def test_no_component_has_a_row_later_than_its_cutoff(busy: Busy, split: str) ->
             # a stale question sees nothing younger than its cutoff
             very = behind[known] > 1
             assert (batch.age[context][known][very] > 0).all()
-    assert STATIC < 0
 
 
 @pytest.mark.parametrize("classes", [0, 2])
@@ -101,8 +98,7 @@ def test_the_labels_of_queries_change_nothing_but_the_targets(busy: Busy, classe
         task = source.forecasts.draw(rng)
         if task is None or task.classes != classes:
             continue
-        parents = parents_of(busy.store, task.entity_table)
-        found = choose(task, parents, CONFIG, None, rng)
+        found = choose(task, busy.store, CONFIG, None, rng)
         if found is None:
             continue
         number, cutoff, support = found

@@ -29,7 +29,7 @@ from rfm.data.ready_made import own_tasks
 from rfm.data.renamed import renamed
 from rfm.data.store import RowStore
 from rfm.data.support import SupportMix, draw_support, parents_of
-from rfm.data.task_rows import Ints
+from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.times import Split
 from rfm.data.tokenizer import Tokenizer
 
@@ -93,7 +93,10 @@ class EpisodeSource:
         self.rows = int((np.asarray(store.graph.row_time) <= until).sum())
         self.forecasts = ForecastMaker(store, until)
         self.autocompletes = AutocompleteMaker(store, until)
-        self.own = own_tasks(database, until) if database is not None and config.own else []
+        self.own: list[GeneratedTask] = []
+        if database is not None and config.own:
+            splits: Sequence[TaskSplit] = ("train",) if split == "train" else ("train", "val")
+            self.own = own_tasks(database, until, splits)
 
     @property
     def can_ask(self) -> bool:
@@ -118,8 +121,7 @@ class EpisodeSource:
             return None
         if self.config.relabel:
             task = task.relabelled(rng)
-        parents = parents_of(self.store, task.entity_table)
-        chosen = choose(task, parents, self.config, self.after, rng)
+        chosen = choose(task, self.store, self.config, self.after, rng)
         if chosen is None:
             return None
         number, cutoff, support = chosen
@@ -211,7 +213,7 @@ class Episodes(Dataset[tuple[EpisodeBatch, ...]]):
 
 def choose(
     task: GeneratedTask,
-    parents: Sequence[Ints],
+    store: RowStore,
     config: EpisodeConfig,
     after: int | None,
     rng: np.random.Generator,
@@ -220,7 +222,6 @@ def choose(
     nothing where there are too few.
 
     Args:
-        parents: of the entities, see ``draw_support``.
         after: the anchor is later; else it lies anywhere but in the first third.
     """
     rows = task.rows
@@ -242,6 +243,7 @@ def choose(
     query = rng.choice(asked, min(config.queries, asked.size), replace=False)
     size = np.exp(rng.uniform(*np.log([min(config.fewest, config.support), config.support])))
     mix = _MIXES[int(rng.integers(len(_MIXES)))]
+    parents = parents_of(store, task.entity_table, anchor)
     support = draw_support(rows, known, int(size), mix, rows.entity[query], parents, rng)
     behind = rows.time[query] - anchor if stale else np.zeros(query.size, dtype=np.int64)
     number = np.concatenate([support, query])
@@ -249,10 +251,18 @@ def choose(
     return number, rows.time[number] - late, support.size
 
 
+def center_and_spread(examples: Floats) -> tuple[float, float]:
+    """Median and standard deviation of numbers, however large they are; a spread of 0 is 1 of the
+    largest."""
+    unit = float(np.abs(examples).max(initial=0.0)) or 1.0
+    center = float(np.median(examples / unit)) if examples.size else 0.0
+    spread = float((examples / unit).std()) if examples.size else 0.0
+    return center * unit, (spread or 1.0) * unit
+
+
 def standardised(number: Floats, examples: Floats) -> Floats:
-    """Numbers [n] by the median and the spread of examples, however large they are."""
-    unit = float(np.abs(examples).max()) or 1.0
-    number, examples = number / unit, examples / unit
-    spread = float(examples.std())
-    out = (number - np.median(examples)) / (spread if spread > 0 else 1.0)
+    """Numbers [n] by the median and the spread of examples."""
+    center, spread = center_and_spread(examples)
+    with np.errstate(over="ignore"):
+        out = (number - center) / spread
     return np.asarray(out.clip(-_FARTHEST, _FARTHEST))

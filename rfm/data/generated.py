@@ -46,7 +46,8 @@ class GeneratedTask:
     name: what is asked for, the same for the same question. table, target, key: how its table, the
     column of its labels and the foreign key to the entity are called; the key is "" where the rows
     are the entities themselves, and ``column`` is the cell that is asked for (autocomplete).
-    given: an entity's own cells are part of the question, whenever it is asked.
+    given: an entity's own cells are part of the question, whenever it is asked. names: of several
+    classes; none where they have no names.
     entity_table: its number. classes: 2 or more; 0 where the label is a number. timedelta: seconds
     from the seed time until the label is known.
     """
@@ -61,6 +62,7 @@ class GeneratedTask:
     rows: Labelled
     column: int = -1
     given: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def known(self) -> Ints:

@@ -45,6 +45,7 @@ class LaidTask:
         self.task, self.config = task, config
         self.tokenizer, self.ids = tokenizer, TokenIds.of(tokenizer)
         self.told = Told(store, task, config.history > 0)
+        self.num_known = int((task.known <= until).sum())
         self.cache = None if cache is None else _Cached(*cache, store.num_rows)
         zeros = (0,) * hops
         own = {}
@@ -89,8 +90,8 @@ class LaidTask:
         )
         if base.mask_node.numel() != number.size:
             raise ValueError(
-                f"episodes.max_tokens={config.max_tokens} leaves no place for the cell that "
-                f"is asked for, {self.task.table}.{self.task.target}: set it higher"
+                f"max_tokens={config.max_tokens} leaves no place for the cell that is asked for, "
+                f"{self.task.table}.{self.task.target}: set it higher"
             )
         return EpisodeBatch(
             **vars(base),

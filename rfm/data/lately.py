@@ -59,8 +59,7 @@ class Lately:
         return np.where(self.children.is_there(entity, cutoff)[:, None], out, 0)
 
     def _is_dated(self, key: int) -> bool:
-        first, end = self._rows(self.graph.foreign_keys[key].child)
-        return bool((np.asarray(self.graph.row_time[first:end]) != STATIC).any())
+        return not self.children.store.is_static[self.graph.foreign_keys[key].child]
 
     def _rows(self, table: int) -> tuple[int, int]:
         first, end = self.graph.table_start[table : table + 2]

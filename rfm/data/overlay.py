@@ -32,9 +32,12 @@ def overlay(store: RowStore, task: GeneratedTask, until: int, tokenizer: Tokeniz
     known, label = task.known, f"{LABEL} {task.target}"
     said = tokenizer.encode([words(text) for text in (task.table, KNOWN, label, task.key)])
     kind: Kind = "boolean" if task.classes == 2 else "number"
+    names = tokenizer.encode(list(task.names)) if task.classes > 2 else []
     cells = (
         _column(KNOWN, "datetime", known / _SECONDS_PER_DAY, known <= until, said[1]),
-        _column(label, kind, task.rows.label, known <= until, said[2]),
+        _texts(label, task.rows.label, said[2])
+        if names
+        else _column(label, kind, task.rows.label, known <= until, said[2]),
     )
     table = TableStore(
         name=task.table,
@@ -42,8 +45,8 @@ def overlay(store: RowStore, task: GeneratedTask, until: int, tokenizer: Tokeniz
         name_tokens=tuple(said[0]),
         columns=tuple(column for column, _ in cells),
         cells=np.stack([cell for _, cell in cells], axis=1),
-        text_ptr=np.zeros(1, dtype=np.int64),
-        text_tokens=np.zeros(0, dtype=np.uint16),
+        text_ptr=np.cumsum([0, *(len(name) for name in names)]),
+        text_tokens=np.array([token for name in names for token in name], dtype=np.uint16),
     )
     return replace(
         store,
@@ -60,6 +63,15 @@ def _column(
     stats = fit_column_stats(value[told])
     column = CellColumn(name, kind, True, name == KNOWN, tuple(tokens), stats, True)
     return column, stats.standardise(value).view(np.int32)
+
+
+def _texts(
+    name: str, label: Floats, tokens: Sequence[int]
+) -> tuple[CellColumn, npt.NDArray[np.int32]]:
+    """A column of the names of classes [n], and its cells [n]: -1 is null."""
+    stats = fit_column_stats(np.zeros(0))
+    column = CellColumn(name, "category", False, False, tuple(tokens), stats, True)
+    return column, np.nan_to_num(label, nan=-1.0).astype(np.int32)
 
 
 def _extended(graph: EntityGraph, task: GeneratedTask, known: Ints) -> EntityGraph:

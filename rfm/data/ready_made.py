@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +12,16 @@ from rfm.data.attach import LABEL
 from rfm.data.batch import MAX_CLASSES
 from rfm.data.database import Database
 from rfm.data.generated import MIN_ROWS, GeneratedTask, Labelled
-from rfm.data.task_rows import SPLITS
+from rfm.data.task_rows import SPLITS, TaskSplit
 from rfm.data.tasks import Task, list_tasks, open_task
 
+_log = logging.getLogger("rfm")
 
-def as_generated(task: Task) -> GeneratedTask:
-    """A task with a single label per row: the rows of all splits, earliest first; NaN where a label
-    is null, or of a class that no training row has."""
-    rows = [task.rows(split) for split in SPLITS]
+
+def as_generated(task: Task, splits: Sequence[TaskSplit] = SPLITS) -> GeneratedTask:
+    """A task with a single label per row: the rows of some splits, earliest first; NaN where a
+    label is null, or of a class that no training row has."""
+    rows = [task.rows(split) for split in splits]
     entity, time = (np.concatenate([getattr(r, n) for r in rows]) for n in ("entity", "time"))
     label = np.concatenate([r.label[:, 0] for r in rows])
     label[(label < 0) & (task.task_type == "multiclass_classification")] = np.nan
@@ -34,23 +38,30 @@ def as_generated(task: Task) -> GeneratedTask:
         timedelta=task.timedelta,
         rows=Labelled(entity[order], time[order], label[order]),
         given=task.kind == "autocomplete",
+        names=task.classes,
     )
 
 
-def own_tasks(database: Database, until: int) -> list[GeneratedTask]:
+def own_tasks(database: Database, until: int, splits: Sequence[TaskSplit]) -> list[GeneratedTask]:
     """Those of a database's tasks that can be asked in episodes: with a single label, of few
-    classes, and nothing of the database to be hidden.
+    classes, and nothing of the database to be hidden. What cannot be read is left out, and said.
 
     Args:
         until: unix seconds; no label that is known later is among them.
+        splits: those that are read; never test.
     """
+    assert "test" not in splits
     found = []
     for name in list_tasks(database):
-        task = open_task(database, name)
-        kinds = ("binary_classification", "multiclass_classification", "regression")
-        if task.task_type not in kinds or task.hidden or len(task.classes) > MAX_CLASSES:
+        try:
+            task = open_task(database, name)
+            kinds = ("binary_classification", "multiclass_classification", "regression")
+            if task.task_type not in kinds or task.hidden or len(task.classes) > MAX_CLASSES:
+                continue
+            made = as_generated(task, splits)
+        except ValueError as error:
+            _log.warning("%s/%s is left out: %s", database.name, name, error)
             continue
-        made = as_generated(task)
         known = made.known <= until
         if known.sum() >= MIN_ROWS:
             found.append(replace(made, rows=made.rows.take(np.flatnonzero(known))))

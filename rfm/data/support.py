@@ -12,6 +12,7 @@ from rfm.data.generated import Labelled
 from rfm.data.store import RowStore
 from rfm.data.task_rows import Ints
 
+_EVER = int(np.iinfo(np.int64).max)
 _RECENT = 4  # times as many as there are examples: those that recent ones are drawn from
 
 
@@ -43,7 +44,8 @@ def draw_support(
 
     Args:
         asked: entities that questions are about.
-        parents: of each entity, by foreign key of its table, -1 for none (``parents_of``).
+        parents: of each entity, by foreign key of its table, -1 for none, or none that anybody
+            knows of by then (``parents_of``).
     """
     size = min(size, known.size)
     own = np.isin(rows.entity[known], asked)
@@ -61,13 +63,18 @@ def draw_support(
     return known[~left]
 
 
-def parents_of(store: RowStore, table: int) -> list[Ints]:
-    """By foreign key of a table, the parent of each of its rows, -1 for none."""
+def parents_of(store: RowStore, table: int, until: int = _EVER) -> list[Ints]:
+    """By foreign key of a table, the parent of each of its rows, -1 for none.
+
+    Args:
+        until: unix seconds; of rows that are not there by then nothing is known.
+    """
     graph = store.graph
-    size = int(graph.table_start[table + 1] - graph.table_start[table])
+    first, end = (int(x) for x in graph.table_start[table : table + 2])
+    there = np.asarray(graph.row_time[first:end]) <= until
     starts = [int(graph.parent_start[f]) for f in range(len(graph.foreign_keys))]
     return [
-        np.asarray(graph.parent[start : start + size]).astype(np.int64)
+        np.where(there, graph.parent[start : start + end - first], -1).astype(np.int64)
         for start, key in zip(starts, graph.foreign_keys, strict=True)
         if key.child == table
     ]

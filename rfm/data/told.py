@@ -120,11 +120,12 @@ class Told:
         seen = np.searchsorted(self.known, cutoff, side="right")
         total = self.sums[seen] / (seen + PRIOR)[:, None]
         for one in self.groups:
-            parts += past_means(
-                one.history, one.group[entity], (now, cutoff), total, task.timedelta
-            )
+            group = one.group[entity]
+            if one.kind == _PARENT:  # whose child a row will be nobody knows before it is there
+                group = np.where(there, group, -1)
+            parts += past_means(one.history, group, (now, cutoff), total, task.timedelta)
             if one.kind == _OWN:
-                parts += _one_by_one(one.history, one.group[entity], cutoff, total)
+                parts += _one_by_one(one.history, group, cutoff, total)
         parts += [one.features(entity, now, cutoff) for one in (self.children, self.lately)]
         out = np.concatenate(parts, axis=1).astype(np.float32)
         assert out.shape[1] == self.kinds.size

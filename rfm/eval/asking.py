@@ -12,6 +12,7 @@ from rfm.data.questions import QuestionConfig, QuestionSampler
 from rfm.data.recommend import RecommendSampler
 from rfm.data.serialise import TokenIds
 from rfm.data.store import RowStore, schema_words
+from rfm.data.task_rows import TaskSplit
 from rfm.data.tasks import Task, check_seed_times
 from rfm.data.tokenizer import Tokenizer
 from rfm.eval.row_cache import cache_rows
@@ -45,6 +46,14 @@ def open_questions(
         states = cache_rows(encoder, [store], ids, cache, config.max_tokens, but=[name])
     kind = RecommendSampler if task.task_type == "recommendation" else QuestionSampler
     return kind(attached, store, ids, model.settings.hops, config, states)
+
+
+def anchor_of(task: Task, split: TaskSplit) -> int:
+    """Until when the labels of examples are known, unix seconds: the timestamp at which a split
+    begins, or its first question, if that is earlier."""
+    database = task.database
+    begin = database.val_timestamp if split == "val" else database.test_timestamp
+    return min(begin, int(task.rows(split).time.min()))
 
 
 def seen_before(about: Mapping[str, Any], task: Task) -> tuple[str, ...]:

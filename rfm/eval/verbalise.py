@@ -41,7 +41,7 @@ def verbalise(
     if batch.classes and low == high:  # one class is all that is known, or none
         low, high = 0.25, 0.75
         marginal = torch.linspace(0, 1, marginal.shape[0]).round() / 2 + 0.25
-    elif not batch.classes and stats.knot_z[0] == stats.knot_z[-1]:
+    elif not batch.classes and not laid.num_known:
         raise ValueError(
             f"{laid.task.name}: no number is known before it is asked for, so that answers have no "
             "scale: give labelled rows that are earlier"

@@ -1,7 +1,7 @@
 """Ask a model about a task that it was never trained for: from labelled examples, in one pass.
 
 The examples are rows of the task whose labels are known by an anchor, the timestamp at which the
-questions' split begins; they are encoded once, whatever is asked. In the frozen regime they are
+questions' split begins; they are encoded once for all questions. In the frozen regime they are
 given the questions' staleness; in the rolling regime each question sees the database up to its own
 seed time, the examples up to theirs.
 """
@@ -24,6 +24,7 @@ from rfm.data.attach import visible_database
 from rfm.data.batch import MAX_CLASSES
 from rfm.data.cached import RowStates
 from rfm.data.episode_config import EpisodeConfig
+from rfm.data.episodes import center_and_spread
 from rfm.data.label_history import Floats
 from rfm.data.laid import LaidTask
 from rfm.data.prepare import prepare
@@ -35,6 +36,7 @@ from rfm.data.support import SupportMix, draw_support, parents_of
 from rfm.data.task_rows import SPLITS, Ints, TaskSplit
 from rfm.data.tasks import Regime, Task, check_seed_times
 from rfm.data.tokenizer import Tokenizer
+from rfm.eval.asking import anchor_of
 from rfm.eval.predictions import Predictions
 from rfm.eval.row_cache import cache_rows
 from rfm.eval.verbalise import verbalise
@@ -116,13 +118,8 @@ class ZeroShot:
             cache: folder of prepared data. cached: keep the states of all rows there, too; else
                 they are encoded whenever they are sampled.
         """
-        check_askable(model, task)
+        check_askable(model, task, config.max_tokens)
         check_seed_times(task)
-        most = model.backbone.row_encoder.bart.config.max_position_embeddings
-        if config.max_tokens > most:
-            raise ValueError(
-                f"max_tokens={config.max_tokens}, but the checkpoint reads at most {most} per row"
-            )
         self.model, self.task, self.config = model, task, config
         self.tokenizer = Tokenizer.from_json(model.tokenizer)
         serialisation = model.about.get("serialisation", "compact")
@@ -137,13 +134,11 @@ class ZeroShot:
         self.start = dict(zip(SPLITS, starts, strict=True))
         self.asked = as_generated(task)
         self.rows = self.asked.rows
-        self.parents = parents_of(self.store, self.asked.entity_table)
         self._encoded: dict[tuple[TaskSplit, Regime], Examined] = {}
 
     def anchor(self, split: TaskSplit) -> int:
         """Until when labels of examples are known, unix seconds."""
-        database = self.task.database
-        return database.val_timestamp if split == "val" else database.test_timestamp
+        return anchor_of(self.task, split)
 
     def ask(
         self,
@@ -153,18 +148,22 @@ class ZeroShot:
         seed: int,
         readers: Mapping[str, Reader],
     ) -> dict[str, ZeroShotAnswer]:
-        """Answers of readers to all rows of a split, from ``context`` examples; those of the
-        verbaliser, under whatever name, where there is no example."""
+        """Answers of readers to all rows of a split, from ``context`` examples. Where there is no
+        example, that of the verbaliser, under the first name alone."""
         stale = self.task.rows(split).time - self.task.cutoffs(split, regime)
         known, asked = self.known(split), np.unique(self.task.rows(split).entity)
+        parents = parents_of(self.store, self.asked.entity_table, self.anchor(split))
         values: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in readers}
         for draw in range(self.config.draws):
             rng = np.random.default_rng([seed, _STREAM, draw])
-            support = draw_support(
-                self.rows, known, context, self.config.mix, asked, self.parents, rng
-            )
+            support = draw_support(self.rows, known, context, self.config.mix, asked, parents, rng)
             examples = self.rows.label[support]
             warnings = check_examples(self.task, examples, context)
+            if self.asked.given and regime == "frozen":
+                warnings.append(
+                    f"{self.task.full_name}: rows of the frozen regime are not there yet, so that "
+                    "answers come of their numbers and of past labels alone"
+                )
             told_by = self.rows.time[support] - rng.choice(stale, support.size)
             for name, value in self._answers(split, regime, support, told_by, readers).items():
                 values[name].append(value)
@@ -175,6 +174,7 @@ class ZeroShot:
                 tuple(warnings),
             )
             for name, own in values.items()
+            if own
         }
 
     def known(self, split: TaskSplit) -> Ints:
@@ -193,8 +193,7 @@ class ZeroShot:
         """[n, C] answers to the rows of a split, from examples [K] as of their cutoffs [K]."""
         with evaluating(self.model):
             if not support.size:
-                value = self._verbalised(split, regime)
-                return dict.fromkeys(readers, value)
+                return {next(iter(readers)): self._verbalised(split, regime)}
             laid = self.lay(split)
             shown = self.examine(laid, support, told_by, support.size)
             if (split, regime) not in self._encoded:
@@ -240,16 +239,14 @@ class ZeroShot:
     def _unit(self, split: TaskSplit) -> tuple[float, float]:
         """Median and spread of the numbers known by the anchor."""
         known = self.rows.label[self.known(split)]
-        if self.asked.classes or not known.size:
-            return 0.0, 1.0
-        return float(np.median(known)), float(known.std()) or 1.0
+        return (0.0, 1.0) if self.asked.classes else center_and_spread(known)
 
     def _raw(self, split: TaskSplit, value: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """What readers answer, in the task's own units, as ``Predictions`` has it."""
         center, unit = self._unit(split)
         if self.asked.classes == 0:
             return np.asarray(value * unit + center)
-        return value[:, 1:] if self.asked.classes == 2 else value
+        return value[:, 1:] if self.task.task_type == "binary_classification" else value
 
     def lay(self, split: TaskSplit) -> LaidTask:
         """The task laid over its database, with numbers in units of those known by the anchor."""
@@ -277,8 +274,7 @@ class ZeroShotRecommendation:
         cached: bool = True,
     ) -> None:
         """See ``ZeroShot``."""
-        check_askable(model, task)
-        check_seed_times(task)
+        check_askable(model, task, config.max_tokens)
         self.task, self.config = task, config
         self.links = ZeroShotLinks(model, task, cache, config.question, cached)
         self.store = self.links.sampler.store
@@ -327,12 +323,17 @@ def _joined(shown: Examined, asked: Examined) -> Iterator[Examined]:
         )
 
 
-def check_askable(model: RelationalModel, task: Task) -> None:
+def check_askable(model: RelationalModel, task: Task, max_tokens: int) -> None:
     """
     Raises:
-        ValueError: for a type of task that cannot be answered from examples, too many classes, and
-            a model that never learnt to.
+        ValueError: for a type of task that cannot be answered from examples, too many classes, a
+            model that never learnt to, and rows longer than it reads.
     """
+    most = model.backbone.row_encoder.bart.config.max_position_embeddings
+    if max_tokens > most:
+        raise ValueError(
+            f"max_tokens={max_tokens}, but the checkpoint reads at most {most} per row"
+        )
     if task.task_type == "multilabel_classification":
         raise ValueError(
             f"{task.full_name} is a {task.task_type}: the checkpoint was never trained for lists "
@@ -369,7 +370,7 @@ def check_examples(task: Task, examples: Floats, wanted: int) -> list[str]:
     if value.size == 1:
         warnings.append(
             f"{name}: all {examples.size} examples have the label {value[0]:g}: they tell nothing "
-            "apart, and answers are ranked by past labels alone; take a larger context"
+            "apart, so that answers say little; take a larger context"
         )
     for warning in warnings:
         _log.warning("%s", warning)

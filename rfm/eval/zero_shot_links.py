@@ -22,7 +22,7 @@ from rfm.data.recommend import RecommendSampler
 from rfm.data.support import SupportMix
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime, Task
-from rfm.eval.asking import open_questions
+from rfm.eval.asking import anchor_of, open_questions
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.predictions import Predictions
 from rfm.nn.heads import HeadConfig, LinkHead
@@ -99,9 +99,8 @@ class ZeroShotLinks:
     def _examples(
         self, split: TaskSplit, context: int, mix: SupportMix, rng: np.random.Generator
     ) -> Questions:
-        """Earlier rows with labels that are known by the split's timestamp."""
-        database = self.task.database
-        anchor = database.val_timestamp if split == "val" else database.test_timestamp
+        """Earlier rows with labels that are known by the anchor."""
+        anchor = anchor_of(self.task, split)
         earlier: list[TaskSplit] = ["train"] if split == "val" else ["train", "val"]
         rows = self.sampler.ask(earlier, "rolling")
         known = np.flatnonzero(
@@ -134,8 +133,12 @@ class ZeroShotLinks:
             query, candidate = self.head.queries(states, batch), self.head.candidates(states, batch)
         tower = (query @ candidate.T).float() / query.shape[1] ** 0.5
         features = torch.cat([batch.seen, tower[..., None]], dim=2).cpu().double().numpy()
-        positive = batch.positive.cpu().numpy()
-        return [Choices(f, p) for f, p in zip(features, positive, strict=True) if p.any()]
+        drawn, found = np.isin(pool, others), []
+        for feature, positive in zip(features, batch.positive.cpu().numpy(), strict=True):
+            stands = drawn | positive  # what others chose is no fair draw
+            if positive.any():
+                found.append(Choices(feature[stands], positive[stands]))
+        return found
 
 
 def fit_choices(choices: list[Choices], first: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -74,6 +75,13 @@ def test_cells_are_made_once_and_reported(
     assert "Zero-shot scores" in page
     assert "Score by context on shop/buys" in page
     assert zero_shot(config)["run"] == 0
+    for other in (f"checkpoint={checkpoint}", "ask.children=2"), ("checkpoints.rfm=elsewhere",):
+        words = ("random_backbone=true", *other)
+        copied = tmp_path / "copy"
+        shutil.copytree(checkpoint, copied, dirs_exist_ok=True)
+        words = tuple(w.replace("elsewhere", str(copied)) for w in words)
+        with pytest.raises(ValueError, match=r"seed-0\.json is of checkpoint .* delete it"):
+            zero_shot(configure(tmp_path, task_shop, task_cache, *words))
 
 
 def test_a_database_that_the_checkpoint_has_seen_is_refused(
@@ -96,6 +104,7 @@ def test_a_database_that_the_checkpoint_has_seen_is_refused(
         (["context=[]", "checkpoint=x"], "one or more of each"),
         ([], "give checkpoint=<folder>, or checkpoints"),
         (["context=[-1]", "checkpoint=x"], "got -1"),
+        (["checkpoint=x", "checkpoints.rfm=y"], "is called rfm, as is one of checkpoints"),
     ],
 )
 def test_bad_words(

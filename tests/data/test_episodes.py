@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from rfm.data.batch import ROLE_NAME, EpisodeBatch
+from rfm.data.database import open_database
 from rfm.data.episode_config import EpisodeConfig
 from rfm.data.episodes import Episodes, EpisodeSource, choose, count_usable, standardised
 from rfm.data.generated import GeneratedTask, Labelled
+from rfm.data.ready_made import own_tasks
+from rfm.data.tasks import list_tasks
 from tests.batches import differing
+from tests.benchmarks.task_folders import write_tasks
 from tests.busy_shop import Busy
 
 CONFIG = EpisodeConfig(
@@ -82,11 +88,11 @@ def test_nothing_to_ask_about_is_said(busy: Busy) -> None:
 
 
 @pytest.mark.parametrize("stale", [0.0, 1.0])
-def test_labels_of_examples_are_known_by_the_anchor(stale: float) -> None:
+def test_labels_of_examples_are_known_by_the_anchor(busy: Busy, stale: float) -> None:
     task, later = monthly(), 0
     config = replace(CONFIG, stale=stale)
     for seed in range(50):
-        found = choose(task, [], config, None, np.random.default_rng(seed))
+        found = choose(task, busy.store, config, None, np.random.default_rng(seed))
         if found is None:
             continue
         number, cutoff, support = found
@@ -109,15 +115,16 @@ def test_validation_anchors_are_later(busy: Busy) -> None:
     task = monthly()
     after = int(task.rows.time[200])
     for seed in range(20):
-        found = choose(task, [], CONFIG, after, np.random.default_rng(seed))
+        found = choose(task, busy.store, CONFIG, after, np.random.default_rng(seed))
         if found is not None:
             assert task.rows.time[found[0][found[2] :]].min() > after
 
 
-def test_the_number_of_examples_varies() -> None:
+def test_the_number_of_examples_varies(busy: Busy) -> None:
     task = monthly()
     config = replace(CONFIG, support=64, fewest=8)
-    found = (choose(task, [], config, None, np.random.default_rng(seed)) for seed in range(60))
+    drawn = (np.random.default_rng(seed) for seed in range(60))
+    found = [choose(task, busy.store, config, None, rng) for rng in drawn]
     sizes = {one[2] for one in found if one is not None}
     assert min(sizes) < 12
     assert max(sizes) > 50
@@ -186,19 +193,48 @@ def test_a_cell_that_has_no_place_is_said(busy: Busy) -> None:
     tasks = (source.forecasts.draw(rng) for _ in range(50))
     task = next(task for task in tasks if task is not None)
     rows = np.arange(8)
-    with pytest.raises(ValueError, match=r"episodes\.max_tokens=8 leaves no place for the cell"):
+    with pytest.raises(ValueError, match="max_tokens=8 leaves no place for the cell"):
         source.lay(task, source.store.val_timestamp).batch(rows, task.rows.time[rows], 6, 1)
 
 
 def test_names_are_changed_in_a_share_of_the_episodes(busy: Busy) -> None:
     """Nothing but names, and those of all columns and foreign keys."""
     always, never = (replace(CONFIG, rename=share, autocomplete=0.0) for share in (1.0, 0.0))
-    for a, b in zip(drawn(busy, 2, always)[:2], drawn(busy, 2, never)[:2], strict=True):
-        parts = differing(a, b)
-        assert ".relation" in parts
-        assert all(part == ".relation" or part.endswith(".token") for part in parts)
-        for x, y in zip(a.buckets, b.buckets, strict=True):
-            changed = x.token != y.token
-            assert (x.role[changed] == ROLE_NAME).all()
-            assert changed[x.role == ROLE_NAME].float().mean() > 0.9
-        break
+    a, b = drawn(busy, 1, always)[0], drawn(busy, 1, never)[0]  # later ones draw other tasks
+    parts = differing(a, b)
+    assert ".relation" in parts
+    assert all(part == ".relation" or part.endswith(".token") for part in parts)
+    for x, y in zip(a.buckets, b.buckets, strict=True):
+        changed = x.token != y.token
+        assert (x.role[changed] == ROLE_NAME).all()
+        assert changed[x.role == ROLE_NAME].float().mean() > 0.9
+
+
+def test_own_tasks_are_asked_and_no_later_label_is_read(
+    tmp_path: Path, busy: Busy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Test labels may all be null; what cannot be read is left out."""
+    assert own_tasks(open_database(write_tasks(tmp_path / "hides")), 2**40, ("train",)) == []
+    folder = write_tasks(tmp_path / "busy", hidden=())
+    database = open_database(folder)
+    for name in list_tasks(database):
+        path = folder / "tasks" / name / "test.parquet"
+        frame = pd.read_parquet(path)
+        frame[frame.columns[-1]] = None  # of no row
+        frame.to_parquet(path)
+    until = busy.store.val_timestamp
+    tasks = own_tasks(database, until, ("train",))
+    assert len(tasks) >= 2
+    for task in tasks:
+        assert (task.known <= until).all()
+    config = replace(CONFIG, own=1.0)
+    source = EpisodeSource(busy.store, 0, busy.tokenizer, 2, config, database=database)
+    names = {task.name for task in source.own}
+    rng = np.random.default_rng(0)
+    assert {task.name for _ in range(20) if (task := source.task(rng))} == names
+    assert Episodes([source], config, 0, {})[0][0].num_support >= 8
+    left = tasks[0].name.split("/")[1]
+    (folder / "tasks" / left / "train.parquet").unlink()
+    rest = {task.name for task in own_tasks(open_database(folder), until, ("train",))}
+    assert rest == names - {tasks[0].name}
+    assert f"busy/{left} is left out" in caplog.text

@@ -67,3 +67,8 @@ def test_parents_are_those_of_the_graph(busy: Busy) -> None:
         for f, parent in zip(keys, parents, strict=True):
             start = int(graph.parent_start[f])
             np.testing.assert_array_equal(parent, graph.parent[start : start + parent.size])
+        rows = graph.rows_of(name)
+        until = busy.store.val_timestamp
+        late = np.asarray(graph.row_time[rows.start : rows.stop]) > until
+        for parent, known in zip(parents, parents_of(busy.store, table, until), strict=True):
+            np.testing.assert_array_equal(known, np.where(late, -1, parent))

@@ -53,11 +53,15 @@ def test_past_labels_of_the_entity_and_of_its_parents(busy: Busy, classes: int) 
     parents = parents_of(busy.store, task.entity_table)
     column = kinds.index("last 3 labels")
     width, seen = max(classes, 1) if classes != 2 else 1, 0
-    for own in [np.arange(len(busy.store.tables[task.entity_table].cells)), *parents]:
+    first = int(busy.store.graph.table_start[task.entity_table])
+    born = np.asarray(busy.store.graph.row_time[first + rows.entity[number]]) <= cutoff
+    everybody = np.arange(len(busy.store.tables[task.entity_table].cells))
+    for own in [everybody, *parents]:
         for i, (at, until) in enumerate(zip(number, cutoff, strict=True)):
             known = labelled & (rows.time + task.timedelta <= until)
             mine = np.flatnonzero(known & (own[rows.entity] == own[rows.entity[at]]))
-            mine = mine if own[rows.entity[at]] >= 0 else mine[:0]
+            if own is not everybody and not (born[i] and own[rows.entity[at]] >= 0):
+                mine = mine[:0]  # whose child it will be nobody knows
             everyone = value[known].sum(0) / (known.sum() + 2)
             for j, last in enumerate((3, 10, 10_000)):
                 past = value[mine[-last:]]
@@ -110,6 +114,11 @@ def test_the_entitys_own_cells_and_age(busy: Busy) -> None:
         z = table.values(entity, column)
         rank = 2 * value_ranks(table, np.nan_to_num(z), np.full(z.size, column)) - 1
         np.testing.assert_allclose(found[:, place], np.where(there & ~np.isnan(z), rank, 0))
+    age = (
+        task.rows.time[number] - np.asarray(store.graph.row_time[first + entity])
+    ) / task.timedelta
+    wanted = np.where(there, np.log1p(age.clip(min=0)), 0)
+    np.testing.assert_allclose(found[:, kinds == "age"][:, 0], wanted, rtol=1e-5)
     stale = (task.rows.time[number] - cutoff) / task.timedelta
     np.testing.assert_allclose(found[:, kinds == "staleness"][:, 0], np.log1p(stale), rtol=1e-5)
 
