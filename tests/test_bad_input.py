@@ -284,8 +284,11 @@ def test_a_database_without_validation_rows_is_trained_on(tmp_path: Path) -> Non
     keys = {"t": {"time_col": "at"}}
     early = write_folder(tmp_path / "early", {"t": frame}, keys)
     both = write_folder(tmp_path / "both", {"t": late}, keys)
-    said = run(tmp_path / "cache", tmp_path / "run", f"data.databases=[{early},{both}]")
+    named = f"data.databases=[{early},{both}]"
+    said = run(tmp_path / "cache", tmp_path / "run", named)
     assert said["validation"]["value"]["databases"] == 1
+    said = run(tmp_path / "cache", tmp_path / "more", named, "data.synthetic=1")
+    assert said["validation"]["value"]["databases"] == 2  # one besides
 
 
 @pytest.mark.parametrize("name", ["org/shop", "../../evil", ".hidden", "", "n" * 300])

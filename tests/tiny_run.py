@@ -52,6 +52,9 @@ def words(cache: Path, run_dir: Path, *more: str) -> list[str]:
     for word in [*given, *more]:
         key, _, value = word.partition("=")
         keys[key] = value
+    asked = [word.partition("=")[0] for word in more]
+    if keys.get("data.databases", "[]") != "[]" and "data.synthetic" not in asked:
+        del keys["data.synthetic"]  # they would come besides
     return [f"{key}={value}" for key, value in keys.items()]
 
 
