@@ -48,7 +48,8 @@ class KernelExperts(nn.Module):
         kernel_ESK = torch.einsum("eb,bsk->esk", self.mixture.softmax(1), kernel_BSK)
         ridge_E11 = self.ridge.clamp(-3, 8).exp()[:, None, None]
         eye_KK = torch.eye(k, dtype=kernel_BSK.dtype, device=kernel_BSK.device)
-        inverse_EKK = torch.linalg.inv(kernel_ESK[:, :k] + ridge_E11 * eye_KK)
+        factor_EKK = torch.linalg.cholesky(kernel_ESK[:, :k] + ridge_E11 * eye_KK)
+        inverse_EKK = torch.cholesky_inverse(factor_EKK)
         weight_EKC = inverse_EKK @ target_KC
         without_EKC = target_KC - weight_EKC / inverse_EKK.diagonal(dim1=1, dim2=2)[..., None]
         value_ESC = torch.cat([without_EKC, kernel_ESK[:, k:] @ weight_EKC], dim=1)
