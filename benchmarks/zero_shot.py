@@ -22,15 +22,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.baselines import BaselinesConfig, run_baselines
+from benchmarks.baselines import BaselinesConfig, open_tasks, run_baselines
 from benchmarks.cells import Cell, cell_path, read_cell, write_cell
 from benchmarks.intervals import interval
 from benchmarks.readers import logistic_regression, nearest_neighbours
 from benchmarks.report import write_report
 from rfm.config import run_command, setting
 from rfm.data.corpus import default_cache
-from rfm.data.database import SourceConfig, open_source
-from rfm.data.tasks import Regime, Task, open_task
+from rfm.data.database import SourceConfig
+from rfm.data.tasks import Regime, Task
 from rfm.eval.asking import schema_seen, seen_before
 from rfm.eval.predictions import (
     LEADERBOARDS,
@@ -113,16 +113,15 @@ def zero_shot(config: ZeroShotConfig) -> dict[str, Any]:
     quieten()
     set_up_cpu()
     asked = open_checkpoints(config)
-    tasks = [_open(config, *task.split("/")) for task in config.tasks]
+    data = SourceConfig(config.data.root, config.data.kinds)
+    rules = BaselinesConfig(config.tasks, config.results, config.regimes, methods=_RULES, data=data)
+    tasks = open_tasks(rules)
     for task in tasks:
         check_scorable(task)
         for one in asked:
             check_zero_shot(config, one, task)
     if config.rules:
-        data = SourceConfig(config.data.root, config.data.kinds)
-        run_baselines(
-            BaselinesConfig(config.tasks, config.results, config.regimes, methods=_RULES, data=data)
-        )
+        run_baselines(rules)
     run = 0
     for task in tasks:
         for one in asked:
@@ -177,7 +176,7 @@ def ask_task(config: ZeroShotConfig, one: Asked, task: Task) -> int:
             for context in dict.fromkeys(config.context):
                 alone = context == 0 or task.task_type == "recommendation"
                 own = {"": readers[""]} if alone else readers
-                names = {kind: f"{one.name}{kind}, context {context}" for kind in own}
+                names = {kind: method_name(one, kind, context) for kind in own}
                 paths = [
                     cell_path(config.results, task.full_name, regime, name, seed)
                     for name in names.values()
@@ -194,6 +193,11 @@ def ask_task(config: ZeroShotConfig, one: Asked, task: Task) -> int:
                         regime, names[kind], seed, cell.validation, cell.test, cell.seconds,
                     )  # fmt: skip
     return run
+
+
+def method_name(one: Asked, kind: str, context: int) -> str:
+    """As tables and folders of results call the answers of a reader."""
+    return f"{one.name}{kind}, context {context}"
 
 
 def _is_made(config: ZeroShotConfig, one: Asked, path: Path) -> bool:
@@ -237,7 +241,7 @@ def _ask(
         cell = cells[kind] = Cell(
             task=task.full_name,
             regime=regime,
-            method=f"{one.name}{kind}, context {context}",
+            method=method_name(one, kind, context),
             seed=seed,
             metric=METRICS[task.task_type],
             validation=score(task, "val", val[kind].predictions),
@@ -256,10 +260,6 @@ def _ask(
         if task.task_type in LEADERBOARDS:
             write_leaderboard(task, predictions, path.parent / f"leaderboard-{seed}")
     return cells
-
-
-def _open(config: ZeroShotConfig, database: str, task: str) -> Task:
-    return open_task(open_source(database, config.data.root, config.data.kinds), task)
 
 
 if __name__ == "__main__":

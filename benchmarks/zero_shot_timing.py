@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -20,8 +20,10 @@ import torch
 from benchmarks.zero_shot import ZeroShotData
 from rfm.config import run_command, setting
 from rfm.data.database import open_source
+from rfm.data.laid import LaidTask
 from rfm.data.tasks import Regime, open_task
 from rfm.eval.zero_shot import ContextConfig, ZeroShot, in_context
+from rfm.nn.in_context import Examined
 from rfm.nn.model import RelationalModel
 from rfm.nn.modes import evaluating
 from rfm.train.trainer import quieten, set_up_cpu
@@ -59,21 +61,21 @@ def time_answers(config: TimingConfig) -> dict[str, Any]:
     number = asker.number("test")[:1]
 
     def one() -> None:
-        laid = asker.lay("test")
-        shown = asker.examine(laid, support, asker.rows.time[support], support.size)
-        another(laid, shown)
+        another(*encoded())
 
-    def another(laid: Any, shown: Any) -> None:
+    def encoded() -> tuple[LaidTask, Examined]:
+        laid = asker.lay("test")
+        return laid, asker.examine(laid, support, asker.rows.time[support], support.size)
+
+    def another(laid: LaidTask, shown: Examined) -> None:
         asked = asker.examine(laid, number, cutoff, 0)
-        parts = {n: torch.cat([getattr(shown, n), getattr(asked, n)]) for n in ("state", "told")}
-        reader["own"](replace(shown, **parts))
+        reader["own"](shown.followed_by(asked))
 
     with evaluating(model):
-        laid = asker.lay("test")
-        shown = asker.examine(laid, support, asker.rows.time[support], support.size)
+        beside = encoded()
         seconds = {
             "one question": _median(config, one),
-            "one more question": _median(config, lambda: another(laid, shown)),
+            "one more question": _median(config, lambda: another(*beside)),
         }
     askers = iter([opened() for _ in range(config.repeats + 1)])  # each encodes anew
     seconds["all test rows"] = _median(

@@ -228,9 +228,9 @@ class EpisodeBatch(TaskBatch):
     """One task: examples with labels, then queries, S questions in all, told F numbers each.
 
     kind [F] int64: of the numbers told, among ``TOLD_KINDS``. database: its number in the mixture,
-    -1 where it does not count. num_support: the first so many
-    are examples. classes: at most MAX_CLASSES, or 0 where labels [S, 1] are numbers, standardised
-    by those of the examples. Labels of queries are for the loss alone.
+    -1 where it does not count. num_support: the first so many are examples. classes: at most
+    MAX_CLASSES, or 0 where labels [S, 1] are numbers, standardised by those of the examples. Labels
+    of queries are for the loss alone.
     """
 
     kind: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,6 @@ from rfm.data.assemble import question_batch
 from rfm.data.batch import EpisodeBatch
 from rfm.data.cached import EncodedRows, RowStates
 from rfm.data.draws import MaskedDraw
-from rfm.data.episode_config import EpisodeConfig
 from rfm.data.generated import GeneratedTask
 from rfm.data.overlay import overlay
 from rfm.data.sampler import Seeds, fan_outs, sample
@@ -22,6 +22,21 @@ from rfm.data.targets import Source, TokenBudget
 from rfm.data.task_rows import Ints
 from rfm.data.tokenizer import Tokenizer
 from rfm.data.told import Told
+
+
+class Reach(Protocol):
+    """What a question may see, see ``EpisodeConfig``."""
+
+    @property
+    def children(self) -> int: ...
+    @property
+    def history(self) -> int: ...
+    @property
+    def max_rows(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def bucket_rows(self) -> int: ...
 
 
 class LaidTask:
@@ -39,7 +54,7 @@ class LaidTask:
         until: int,
         tokenizer: Tokenizer,
         hops: int,
-        config: EpisodeConfig,
+        config: Reach,
         cache: tuple[RowStates, int] | None = None,
     ) -> None:
         self.task, self.config = task, config

@@ -15,6 +15,7 @@ from rfm.data.generated import MIN_ROWS, GeneratedTask, Labelled
 from rfm.data.task_rows import SPLITS, TaskSplit
 from rfm.data.tasks import Task, list_tasks, open_task
 
+_SINGLE = ("binary_classification", "multiclass_classification", "regression")
 _log = logging.getLogger("rfm")
 
 
@@ -55,8 +56,7 @@ def own_tasks(database: Database, until: int, splits: Sequence[TaskSplit]) -> li
     for name in list_tasks(database):
         try:
             task = open_task(database, name)
-            kinds = ("binary_classification", "multiclass_classification", "regression")
-            if task.task_type not in kinds or task.hidden or len(task.classes) > MAX_CLASSES:
+            if task.task_type not in _SINGLE or task.hidden or len(task.classes) > MAX_CLASSES:
                 continue
             made = as_generated(task, splits)
         except ValueError as error:

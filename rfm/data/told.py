@@ -15,7 +15,6 @@ import numpy.typing as npt
 from rfm.data.batch import TOLD_KINDS
 from rfm.data.child_means import ChildMeans, number_columns, number_ranks
 from rfm.data.generated import GeneratedTask
-from rfm.data.graph import STATIC
 from rfm.data.label_history import Floats, LabelHistory
 from rfm.data.lately import Lately
 from rfm.data.past_labels import PRIOR, past_means
@@ -96,7 +95,7 @@ class Told:
 
     @property
     def _has_age(self) -> bool:
-        return not self.task.given and bool((self.entity_time != STATIC).any())
+        return not self.task.given and not self.store.is_static[self.task.entity_table]
 
     def __call__(self, number: Ints, cutoff: Ints) -> npt.NDArray[np.float32]:
         """[S, F] of rows [S] of the task, by number, as of their cutoffs [S]; F as ``kinds``.

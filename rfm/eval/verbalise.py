@@ -6,8 +6,6 @@ scores the name of each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,20 +19,15 @@ from rfm.nn.model import RelationalModel
 
 
 @torch.no_grad()
-def verbalise(
-    model: RelationalModel, laid: LaidTask, batch: EpisodeBatch, classes: Sequence[str]
-) -> Tensor:
+def verbalise(model: RelationalModel, laid: LaidTask, batch: EpisodeBatch) -> Tensor:
     """[S, C] probabilities of the classes, or numbers [S, 1], in the units of the laid task.
-
-    Args:
-        classes: the names of several classes; of two classes and of numbers none.
 
     Raises:
         ValueError: for numbers of which none is known: they have no scale.
     """
     states = model.backbone(batch)
-    if classes:
-        return _by_name(model, laid, states, batch, classes)
+    if laid.task.names:
+        return _by_name(model, laid, states, batch.num_seeds)
     stats = laid.column.stats
     marginal = torch.from_numpy(stats.marginal)
     low, high = (float(stats.rank(stats.standardise(np.array([x])))[0]) for x in (0.0, 1.0))
@@ -74,18 +67,12 @@ def _median(atom_ST: Tensor, weight_ST: Tensor) -> Tensor:
     return atom_ST.gather(1, at_S1)[:, 0]
 
 
-def _by_name(
-    model: RelationalModel,
-    laid: LaidTask,
-    states: States,
-    batch: EpisodeBatch,
-    classes: Sequence[str],
-) -> Tensor:
+def _by_name(model: RelationalModel, laid: LaidTask, states: States, size: int) -> Tensor:
     end, pad = (laid.tokenizer.id(token) for token in (EOS, PAD))
     name = list(laid.column.name_tokens[:MAX_NAME_TOKENS])
-    each = torch.arange(batch.num_seeds, device=states.node.device)
+    each = torch.arange(size, device=states.node.device)
     nats = []
-    for text in laid.tokenizer.encode(list(classes)):
+    for text in laid.tokenizer.encode(list(laid.task.names)):
         target = [*text, end]
         given = pad_tokens([[end, *name, *target[:-1]]], pad).to(each.device)
         label = pad_tokens([[-100] * len(name) + target], -100).to(each.device)

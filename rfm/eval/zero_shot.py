@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,8 @@ from torch import Tensor
 
 from rfm.config import setting
 from rfm.data.attach import visible_database
-from rfm.data.batch import MAX_CLASSES
+from rfm.data.batch import MAX_CLASSES, EpisodeBatch
 from rfm.data.cached import RowStates
-from rfm.data.episode_config import EpisodeConfig
 from rfm.data.episodes import center_and_spread
 from rfm.data.label_history import Floats
 from rfm.data.laid import LaidTask
@@ -61,6 +60,7 @@ class ContextConfig:
     max_rows: int = setting(96, ge=0, help="rows per question, 0 without limit")
     max_tokens: int = setting(40, ge=8, help="tokens per row")
     size: int = setting(256, ge=1, help="questions per batch")
+    bucket_rows: ClassVar[int] = 160
 
     @property
     def question(self) -> QuestionConfig:
@@ -71,15 +71,6 @@ class ContextConfig:
             max_rows=self.max_rows,
             max_tokens=self.max_tokens,
             eval_size=self.size,
-        )
-
-    @property
-    def reach(self) -> EpisodeConfig:
-        return EpisodeConfig(
-            children=self.children,
-            history=self.history,
-            max_rows=self.max_rows,
-            max_tokens=self.max_tokens,
         )
 
 
@@ -153,6 +144,7 @@ class ZeroShot:
         stale = self.task.rows(split).time - self.task.cutoffs(split, regime)
         known, asked = self.known(split), np.unique(self.task.rows(split).entity)
         parents = parents_of(self.store, self.asked.entity_table, self.anchor(split))
+        laid = self.lay(split)
         values: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in readers}
         for draw in range(self.config.draws):
             rng = np.random.default_rng([seed, _STREAM, draw])
@@ -165,7 +157,9 @@ class ZeroShot:
                     "answers come of their numbers and of past labels alone"
                 )
             told_by = self.rows.time[support] - rng.choice(stale, support.size)
-            for name, value in self._answers(split, regime, support, told_by, readers).items():
+            for name, value in self._answers(
+                laid, split, regime, support, told_by, readers
+            ).items():
                 values[name].append(value)
         return {
             name: ZeroShotAnswer(
@@ -184,6 +178,7 @@ class ZeroShot:
     @torch.no_grad()
     def _answers(
         self,
+        laid: LaidTask,
         split: TaskSplit,
         regime: Regime,
         support: Ints,
@@ -193,8 +188,7 @@ class ZeroShot:
         """[n, C] answers to the rows of a split, from examples [K] as of their cutoffs [K]."""
         with evaluating(self.model):
             if not support.size:
-                return {next(iter(readers)): self._verbalised(split, regime)}
-            laid = self.lay(split)
+                return {next(iter(readers)): self._verbalised(laid, split, regime)}
             shown = self.examine(laid, support, told_by, support.size)
             if (split, regime) not in self._encoded:
                 number, cutoff = self.number(split), self.task.cutoffs(split, regime)
@@ -207,14 +201,14 @@ class ZeroShot:
                 out[name] = self._raw(split, answer.double().cpu().numpy())
             return out
 
-    def _verbalised(self, split: TaskSplit, regime: Regime) -> npt.NDArray[np.float64]:
+    def _verbalised(
+        self, laid: LaidTask, split: TaskSplit, regime: Regime
+    ) -> npt.NDArray[np.float64]:
         number, cutoff = self.number(split), self.task.cutoffs(split, regime)
-        laid, device = self.lay(split), next(self.model.parameters()).device
-        parts = []
-        for start in range(0, number.size, self.config.size):
-            span = slice(start, start + self.config.size)
-            batch = laid.batch(number[span], cutoff[span], 0, 0).to(device)
-            parts.append(verbalise(self.model, laid, batch, self.task.classes).cpu().numpy())
+        parts = [
+            verbalise(self.model, laid, batch).cpu().numpy()
+            for batch in self._batches(laid, number, cutoff, 0)
+        ]
         return self._raw(split, np.concatenate(parts).astype(np.float64))
 
     def examine(self, laid: LaidTask, number: Ints, cutoff: Ints, support: int) -> Examined:
@@ -223,13 +217,19 @@ class ZeroShot:
         Args:
             support: how many of them are examples: all or none.
         """
-        parts, device = [], next(self.model.parameters()).device
-        for start in range(0, number.size, self.config.size):
-            span = slice(start, start + self.config.size)
-            some = laid.batch(number[span], cutoff[span], support, 0).to(device)
-            parts.append(Examined.of(self.model.backbone(some), some))
+        batches = self._batches(laid, number, cutoff, support)
+        parts = [Examined.of(self.model.backbone(batch), batch) for batch in batches]
         joined = [torch.cat([getattr(p, n) for p in parts]) for n in ("state", "told", "label")]
         return replace(parts[0], state=joined[0], told=joined[1], label=joined[2])
+
+    def _batches(
+        self, laid: LaidTask, number: Ints, cutoff: Ints, support: int
+    ) -> Iterator[EpisodeBatch]:
+        """Rows, however many there are, where the model is."""
+        device = next(self.model.parameters()).device
+        for start in range(0, number.size, self.config.size):
+            span = slice(start, start + self.config.size)
+            yield laid.batch(number[span], cutoff[span], support, 0).to(device)
 
     def number(self, split: TaskSplit) -> Ints:
         """[n]: where the rows of a split are among all."""
@@ -257,7 +257,7 @@ class ZeroShot:
             self.anchor(split),
             self.tokenizer,
             self.model.settings.hops,
-            self.config.reach,
+            self.config,
             self.states,
         )
 
@@ -316,11 +316,7 @@ def _joined(shown: Examined, asked: Examined) -> Iterator[Examined]:
     """Examples with some queries after them, part by part."""
     for start in range(0, asked.state.shape[0], _AT_ONCE):
         span = slice(start, start + _AT_ONCE)
-        yield replace(
-            shown,
-            state=torch.cat([shown.state, asked.state[span]]),
-            told=torch.cat([shown.told, asked.told[span]]),
-        )
+        yield shown.followed_by(replace(asked, state=asked.state[span], told=asked.told[span]))
 
 
 def check_askable(model: RelationalModel, task: Task, max_tokens: int) -> None:

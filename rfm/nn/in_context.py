@@ -6,7 +6,7 @@ classes, B bins, E experts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,14 @@ class Examined:
         state = torch.cat([part.float() for part in parts], dim=1)
         label = batch.label[: batch.num_support, 0]
         return cls(state, batch.told, batch.kind, label, batch.classes)
+
+    def followed_by(self, queries: Examined) -> Examined:
+        """The same examples with these queries after them."""
+        return replace(
+            self,
+            state=torch.cat([self.state, queries.state]),
+            told=torch.cat([self.told, queries.told]),
+        )
 
 
 class InContextHead(nn.Module):
