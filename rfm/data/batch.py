@@ -44,8 +44,10 @@ TOLD_KINDS = (
     "child count", "child age", "last 4 children", "last 16 children", "last 64 children",
     "children of a timedelta", "children of 4 timedeltas", "child lateness",
     "parents of children",
+    "expected",
 )  # fmt: skip
-"""What the questions of an episode are told, see ``rfm.data.told``."""
+"""What the questions of an episode are told, see ``rfm.data.told``; and, the last, what the model
+expects in the cell of the label without any example."""
 _PAD_TO = 2
 
 
@@ -230,13 +232,29 @@ class EpisodeBatch(TaskBatch):
     kind [F] int64: of the numbers told, among ``TOLD_KINDS``. database: its number in the mixture,
     -1 where it does not count. num_support: the first so many are examples. classes: at most
     MAX_CLASSES, or 0 where labels [S, 1] are numbers, standardised by those of the examples. Labels
-    of queries are for the loss alone.
+    of queries are for the loss alone, as is rank [S] float32, each label's among those that are
+    known; marginal [levels] the quantiles of these. named: whether the cell of the label has such
+    ranks, and its name says what they are of; else the examples alone do.
     """
 
     kind: Tensor
+    rank: Tensor
+    marginal: Tensor
+    named: bool
     database: int
     num_support: int
     classes: int
+
+    def cells(self) -> ValueTargets:
+        """The cells [S] of all labels."""
+        each = torch.arange(self.num_seeds, device=self.label.device)
+        marginal = self.marginal.expand(self.num_seeds, -1)
+        return ValueTargets(each, each, self.rank, torch.ones_like(self.rank), marginal, each)
+
+    @property
+    def expectable(self) -> Tensor:
+        """[S]: whose labels can be foretold without examples."""
+        return torch.isfinite(self.rank) & self.named
 
     def without_edges(self) -> Self:
         """Nor is anything told of entities, past labels or children, which only edges lead to."""

@@ -47,7 +47,7 @@ class GeneratedTask:
     column of its labels and the foreign key to the entity are called; the key is "" where the rows
     are the entities themselves, and ``column`` is the cell that is asked for (autocomplete).
     given: an entity's own cells are part of the question, whenever it is asked. names: of several
-    classes; none where they have no names.
+    classes; none where they have no names. named: labels are what the target's name says.
     entity_table: its number. classes: 2 or more; 0 where the label is a number. timedelta: seconds
     from the seed time until the label is known.
     """
@@ -63,6 +63,7 @@ class GeneratedTask:
     column: int = -1
     given: bool = False
     names: tuple[str, ...] = ()
+    named: bool = True
 
     @property
     def known(self) -> Ints:
@@ -78,7 +79,8 @@ class GeneratedTask:
             label = rng.permutation(self.classes)[label.astype(np.int64)].astype(np.float64)
         elif rng.random() < 0.5:
             label = -label
-        return self.relabelled_as(label)
+        named = self.named and np.array_equal(label, self.rows.label)
+        return replace(self.relabelled_as(label), named=named)
 
     def relabelled_as(self, label: Floats) -> GeneratedTask:
         """The same task with other labels [n]."""

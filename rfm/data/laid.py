@@ -91,7 +91,7 @@ class LaidTask:
         Args:
             key: of the columns' order; 0 keeps it.
         """
-        rows, config = self.task.rows, self.config
+        rows, config, stats = self.task.rows, self.config, self.column.stats
         seeds = Seeds.at(self.first + (number if self.task.key else rows.entity[number]), cutoff)
         graph = sample(self.store.graph, seeds, self.reach, "last", config.max_rows, key)
         base = question_batch(
@@ -114,6 +114,9 @@ class LaidTask:
             told=torch.from_numpy(self.told(number, cutoff)),
             label=torch.from_numpy(rows.label[number][:, None].astype(np.float32)),
             kind=torch.from_numpy(self.told.kinds),
+            rank=torch.from_numpy(stats.rank(stats.standardise(rows.label[number]))),
+            marginal=torch.from_numpy(stats.marginal),
+            named=self.task.named and self.column.is_value and bool(self.task.key),
             database=-1,
             num_support=support,
             classes=self.task.classes,

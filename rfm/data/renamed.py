@@ -28,6 +28,7 @@ def renamed(batch: EpisodeBatch, tokenizer: Tokenizer, rng: np.random.Generator)
         buckets=tuple(_renamed(bucket, change) for bucket in batch.buckets),
         cached=replace(batch.cached, name=change[batch.cached.name]),
         relation=change[batch.relation],
+        named=False,
     )
 
 

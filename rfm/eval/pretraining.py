@@ -8,6 +8,8 @@ without edges achieve:
     link    reciprocal rank of the true parent among 63 rows of its table, against popularity
     context nats of the labels of an episode's queries, as a share of those of even chances, against
             how frequent they are among its examples
+    expected quantile loss of the labels of all of an episode's questions, without examples, where
+            they are what their name says, against the quantiles of labels known by then
 """
 
 from __future__ import annotations
@@ -19,18 +21,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rfm.data.batch import PretrainBatch
+from rfm.data.batch import PretrainBatch, ValueTargets
 from rfm.nn.model import PretrainOutput, RelationalModel
 from rfm.nn.objectives import quantile_loss, reciprocal_rank
 
-OBJECTIVES = ("value", "text", "link", "context")
+OBJECTIVES = ("value", "text", "link", "context", "expected")
 METRICS = {
     "value": "quantile loss",
     "text": "nats per token",
     "link": "MRR of 64",
     "context": "share of nats",
+    "expected": "quantile loss",
 }
-HIGHER_IS_BETTER = {"value": False, "text": False, "link": True, "context": False}
+HIGHER_IS_BETTER = {objective: objective == "link" for objective in OBJECTIVES}
 COUNT, MODEL, MARGINAL, WITHOUT_EDGES = range(4)
 
 
@@ -62,9 +65,8 @@ def tally(model: RelationalModel, batch: PretrainBatch, owners: ColumnOwners) ->
     related, unrelated = model.compare(batch)
     values, texts, links = batch.values, batch.texts, batch.links
     popularity = links.popularity.expand_as(links.allowed).masked_fill(~links.allowed, -torch.inf)
-    equal = torch.full_like(values.marginal, 1 / values.marginal.shape[1])
     marginals = (
-        quantile_loss(values.marginal, equal, values.rank),
+        _of_marginal(values),
         texts.marginal,
         reciprocal_rank(popularity, links.positive),
     )
@@ -79,14 +81,25 @@ def tally(model: RelationalModel, batch: PretrainBatch, owners: ColumnOwners) ->
         stacked = torch.stack([c.double().cpu() for c in columns], dim=1)
         sums[:, o].index_add_(0, place, stacked)
     for episode in batch.episodes:
-        related_Q, unrelated_Q = model.compare_episode(episode)
+        shown, hidden = model.compare_episode(episode)
         if episode.database < 0:
             continue  # asked so that every rank asks equally often
-        losses = (related_Q, model.in_context.losses_of_frequencies(episode), unrelated_Q)
-        own = torch.stack([loss.double().cpu().sum() for loss in losses])
-        count = torch.tensor([float(losses[0].numel())], dtype=torch.float64)
-        sums[episode.database, OBJECTIVES.index("context")] += torch.cat([count, own])
+        known = (
+            model.in_context.losses_of_frequencies(episode),
+            _of_marginal(episode.cells())[episode.expectable],
+        )
+        for i, objective in enumerate(("context", "expected")):
+            losses = (shown[i], known[i], hidden[i])
+            own = torch.stack([loss.double().cpu().sum() for loss in losses])
+            count = torch.tensor([float(losses[0].numel())], dtype=torch.float64)
+            sums[episode.database, OBJECTIVES.index(objective)] += torch.cat([count, own])
     return sums
+
+
+def _of_marginal(values: ValueTargets) -> Tensor:
+    """Quantile losses [V] of the training quantiles."""
+    equal = torch.full_like(values.marginal, 1 / values.marginal.shape[1])
+    return quantile_loss(values.marginal, equal, values.rank)
 
 
 def _scores(output: PretrainOutput, batch: PretrainBatch) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,11 +6,13 @@ scores the name of each.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from rfm.data.batch import EpisodeBatch, TextTargets, ValueTargets, pad_tokens
+from rfm.data.batch import EpisodeBatch, TextTargets, pad_tokens
 from rfm.data.laid import LaidTask
 from rfm.data.targets import MAX_NAME_TOKENS
 from rfm.data.tokenizer import EOS, PAD
@@ -39,16 +41,7 @@ def verbalise(model: RelationalModel, laid: LaidTask, batch: EpisodeBatch) -> Te
             f"{laid.task.name}: no number is known before it is asked for, so that answers have no "
             "scale: give labelled rows that are earlier"
         )
-    size = batch.num_seeds
-    each = torch.arange(size, device=states.node.device)
-    targets = ValueTargets(
-        mask=each,
-        node=each,
-        rank=torch.zeros(size, device=each.device),
-        weight=torch.ones(size, device=each.device),
-        marginal=marginal.to(each.device).expand(size, -1),
-        column=torch.zeros_like(each),
-    )
+    targets = replace(batch, marginal=marginal.to(states.node.device)).cells()
     atom_ST, weight_ST = model.masked_row.value_quantiles(states, targets)
     if batch.classes:
         above_ST = ((atom_ST - low) / (high - low)).clamp(0, 1)

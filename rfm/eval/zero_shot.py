@@ -218,7 +218,7 @@ class ZeroShot:
             support: how many of them are examples: all or none.
         """
         batches = self._batches(laid, number, cutoff, support)
-        parts = [Examined.of(self.model.backbone(batch), batch) for batch in batches]
+        parts = [self.model.examine(batch, self.model.backbone(batch)) for batch in batches]
         joined = [torch.cat([getattr(p, n) for p in parts]) for n in ("state", "told", "label")]
         return replace(parts[0], state=joined[0], told=joined[1], label=joined[2])
 

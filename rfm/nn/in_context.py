@@ -24,16 +24,19 @@ from rfm.nn.kernels import (
 
 _LAYERS, _HEADS = 3, 4
 _BINS = 16
+_EXPECTED = TOLD_KINDS.index("expected")
 FAR_STATE, _FAR_TOLD = 5.0, 3.0
 _PROJECTED = 128
 _MIXTURES = [
-    # labels, cells and children: lines; all of these: a curve; states: lines, a curve
-    [0.4, 0.4, 0.2, 0.0, 0.0],
-    [0.4, 0.4, 0.2, 0.0, 0.0],
-    [0.3, 0.3, 0.1, 0.2, 0.1],
-    [0.0, 0.0, 0.0, 0.7, 0.3],
+    # labels, cells and children: lines; all of these: a curve; states: lines, a curve; what is
+    # expected: a line
+    [0.4, 0.4, 0.2, 0.0, 0.0, 0.0],
+    [0.4, 0.4, 0.2, 0.0, 0.0, 0.0],
+    [0.25, 0.25, 0.1, 0.15, 0.1, 0.15],
+    [0.0, 0.0, 0.0, 0.7, 0.3, 0.0],
+    [0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
 ]
-_RIDGES = [3.0, 30.0, 10.0, 10.0]
+_RIDGES = [3.0, 30.0, 10.0, 10.0, 3.0]
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,16 @@ class Examined:
     classes: int
 
     @classmethod
-    def of(cls, states: States, batch: EpisodeBatch) -> Examined:
+    def of(cls, states: States, batch: EpisodeBatch, expected: Tensor) -> Examined:
+        """
+        Args:
+            expected: [S] of the cells of labels; 0 where nothing is.
+        """
         parts = (states.node[: batch.num_seeds], states.mask, states.read)
         state = torch.cat([part.float() for part in parts], dim=1)
-        label = batch.label[: batch.num_support, 0]
-        return cls(state, batch.told, batch.kind, label, batch.classes)
+        told = torch.cat([batch.told, expected.float()[:, None]], dim=1)
+        kind = torch.cat([batch.kind, batch.kind.new_tensor([_EXPECTED])])
+        return cls(state, told, kind, batch.label[: batch.num_support, 0], batch.classes)
 
     def followed_by(self, queries: Examined) -> Examined:
         """The same examples with these queries after them."""
@@ -110,7 +118,10 @@ class InContextHead(nn.Module):
 
     def _opinions(self, asked: Examined, state_SP: Tensor, told_SF: Tensor) -> Opinions:
         k, of_labels_F = asked.label.shape[0], _is_of_labels(asked.kind)
-        told_SF = told_SF * self.scale.exp()[asked.kind]
+        expected_F = asked.kind == _EXPECTED
+        told_SF, expected_SF = told_SF[:, ~expected_F], told_SF[:, expected_F]
+        told_SF = told_SF * self.scale.exp()[asked.kind[~expected_F]]
+        of_labels_F = of_labels_F[~expected_F]
         near_SN = self.projection(state_SP)
         kernel_BSK = torch.stack(
             [
@@ -119,6 +130,7 @@ class InContextHead(nn.Module):
                 gaussian_kernel(told_SF, k),
                 linear_kernel(near_SN, k),
                 gaussian_kernel(near_SN, k),
+                linear_kernel(expected_SF, k),
             ]
         )
         opinions: Opinions = self.experts(kernel_BSK, _targets(asked))

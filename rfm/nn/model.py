@@ -39,6 +39,7 @@ class PretrainOutput:
 
     value_loss [V]: quantile loss, of which each weighs value_weight [V]. text_nats, text_tokens
     [X]. link_scores [Q, P], link_loss [Q]. context_loss [A]: of the queries of all episodes.
+    expected_loss [N]: quantile loss of the labels that can be expected without examples.
     """
 
     value_loss: Tensor
@@ -48,6 +49,7 @@ class PretrainOutput:
     link_scores: Tensor
     link_loss: Tensor
     context_loss: Tensor
+    expected_loss: Tensor
 
     def losses(self) -> dict[str, Loss]:
         """By objective, summed over the batch."""
@@ -58,6 +60,7 @@ class PretrainOutput:
         }
         if self.context_loss.numel():  # on every rank or on none: episodes always have queries
             losses["context"] = Loss.over(self.context_loss, torch.ones_like(self.context_loss))
+            losses["expected"] = Loss.over(self.expected_loss, torch.ones_like(self.expected_loss))
         return losses
 
 
@@ -125,24 +128,35 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
 
     def forward(self, batch: PretrainBatch) -> PretrainOutput:
         output = self.answer(batch, self.backbone(batch))
-        losses = [self.answer_episode(episode) for episode in batch.episodes]
-        return replace(output, context_loss=torch.cat([output.context_loss, *losses]))
+        if not batch.episodes:
+            return output
+        losses = [self.answer_episode(one, self.backbone(one)) for one in batch.episodes]
+        context, expected = (torch.cat(of) for of in zip(*losses, strict=True))
+        return replace(output, context_loss=context, expected_loss=expected)
 
-    def answer_episode(self, episode: EpisodeBatch) -> Tensor:
-        """Losses [Q] of its queries, see ``InContextHead``."""
-        return self._context_losses(episode, self.backbone(episode))
+    def answer_episode(self, episode: EpisodeBatch, states: States) -> tuple[Tensor, Tensor]:
+        """Losses [Q] of its queries, see ``InContextHead``; and, where labels are what their name
+        says, quantile losses [N] of all of them, without examples."""
+        asked = self.examine(episode, states)
+        context_Q = self.in_context.losses(self.in_context(asked), episode)
+        loss_S = self.masked_row.value_losses(states, episode.cells())
+        return context_Q, loss_S[episode.expectable]
 
-    def compare_episode(self, episode: EpisodeBatch) -> tuple[Tensor, Tensor]:
-        """The same with the relational context and without it; rows are encoded once."""
+    def examine(self, episode: EpisodeBatch, states: States) -> Examined:
+        """Questions as the head sees them, with what the value head expects in their cells."""
+        atom_ST, weight_ST = self.masked_row.value_quantiles(states, episode.cells())
+        expected_S = (weight_ST * atom_ST).sum(1) - episode.marginal.mean()
+        return Examined.of(states, episode, expected_S * episode.named)
+
+    def compare_episode(
+        self, episode: EpisodeBatch
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Its losses with the relational context and without it; rows are encoded once."""
         rows, alone = self.backbone.encode(episode), episode.without_edges()
         with_edges, without = (
-            self._context_losses(one, self.backbone.relate(one, rows)) for one in (episode, alone)
+            self.answer_episode(one, self.backbone.relate(one, rows)) for one in (episode, alone)
         )
         return with_edges, without
-
-    def _context_losses(self, episode: EpisodeBatch, states: States) -> Tensor:
-        logits = self.in_context(Examined.of(states, episode))
-        return self.in_context.losses(logits, episode)
 
     def compare(self, batch: PretrainBatch) -> tuple[PretrainOutput, PretrainOutput]:
         """With the relational context and without it (no edges); rows are encoded once."""
@@ -162,6 +176,7 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
             link_scores=scores_QP,
             link_loss=self.link.losses(scores_QP, batch.links),
             context_loss=nats_X[:0],
+            expected_loss=nats_X[:0],
         )
 
     def _save_pretrained(self, save_directory: Path) -> None:

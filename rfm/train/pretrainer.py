@@ -32,6 +32,9 @@ class LossWeights:
     text: float = setting(0.5, ge=0, help="of masked texts, per token")
     link: float = setting(1.0, ge=0, help="of links, per cut link")
     context: float = setting(2.0, ge=0, help="of episodes, per query")
+    expected: float = setting(
+        10.0, ge=0, help="of labels of episodes, expected without examples, per question"
+    )
 
 
 class Pretrainer(LightningModule):

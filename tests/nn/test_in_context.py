@@ -56,8 +56,13 @@ def noisy_head() -> InContextHead:
     return head.eval()
 
 
+def examined(states: States, batch: EpisodeBatch, expected: float = 0.0) -> Examined:
+    """What is expected follows the first told number, at a factor."""
+    return Examined.of(states, batch, expected * batch.told[:, 0])
+
+
 def logits(head: InContextHead, states: States, batch: EpisodeBatch) -> Tensor:
-    return head(Examined.of(states, batch))
+    return head(examined(states, batch))
 
 
 def changed(states: States, rows: Tensor) -> States:
@@ -125,7 +130,7 @@ def test_where_nothing_tells_rows_apart_it_starts_from_what_is_frequent(
         chance = [count[int(y)] / sum(count) for y in batch.label[K:, 0]]
         wanted = torch.tensor([-math.log(p) / math.log(classes) for p in chance])
         torch.testing.assert_close(losses, wanted, atol=1e-4, rtol=1e-4)
-        shares = answers(found, Examined.of(alike, batch))
+        shares = answers(found, examined(alike, batch))
         torch.testing.assert_close(shares.sum(1), torch.ones(Q))
     else:  # 16 even bins, of which a number of the middle lies in one
         assert losses.max().item() == pytest.approx(1.0, abs=2e-3)
@@ -149,7 +154,7 @@ def test_it_starts_from_what_examples_say(template: EpisodeBatch, classes: int) 
     found = logits(head, states, batch)
     better = head.losses(found, batch).mean() / head.losses_of_frequencies(batch).mean()
     assert better < 0.9
-    said = answers(found, Examined.of(states, batch))
+    said = answers(found, examined(states, batch))
     said = said.argmax(1).float() if classes else said[:, 0]
     assert torch.corrcoef(torch.stack([said, label[48:]]))[0, 1] > 0.6
 
@@ -161,10 +166,10 @@ def test_the_units_of_numbers_and_the_names_of_two_classes_do_not_matter(
     if classes > 2:
         pytest.skip("the transformer tells several classes apart by their embeddings")
     head, (states, batch) = InContextHead(WIDTH), asked(template, classes)
-    before = answers(logits(head, states, batch), Examined.of(states, batch))
+    before = answers(logits(head, states, batch), examined(states, batch))
     other = 1 - batch.label if classes else 1000 * batch.label + 7
     batch = replace(batch, label=other)
-    after = answers(logits(head, states, batch), Examined.of(states, batch))
+    after = answers(logits(head, states, batch), examined(states, batch))
     wanted = before.flip(1) if classes else 1000 * before + 7
     torch.testing.assert_close(after, wanted, atol=1e-3, rtol=1e-3)
 
@@ -184,7 +189,7 @@ def test_told_nothing_but_labels_it_answers(template: EpisodeBatch) -> None:
 
 
 def test_a_number_is_the_median_of_its_distribution(template: EpisodeBatch) -> None:
-    shown = Examined.of(*asked(template, 0))
+    shown = examined(*asked(template, 0))
     edge = bin_edges(shown.label)
     even = answers(torch.zeros(Q, 16), shown)
     torch.testing.assert_close(even, shown.label.quantile(0.5).expand(Q, 1))
