@@ -17,6 +17,7 @@ from rfm.data.generated import (
 from rfm.data.label_history import Floats
 from rfm.data.store import RowStore
 from rfm.data.task_rows import Ints
+from rfm.data.times import Split, TimeIndex
 
 _BINARY = 0.5  # share of the numbers that are compared with a threshold
 _RARE = 0.01  # of the rows: classes that are rarer are left out
@@ -27,14 +28,20 @@ class AutocompleteMaker:
 
     Args:
         until: unix seconds; no later row is asked about.
+        split: of rows without times, which are asked about as of ``until``, those of it alone, see
+            ``TimeIndex.split``.
     """
 
-    def __init__(self, store: RowStore, until: int) -> None:
-        self.store, self.until = store, until
+    def __init__(self, store: RowStore, until: int, split: Split) -> None:
+        self.store, self.until, index = store, until, TimeIndex(store)
+        self.timeless = {
+            int(t): np.asarray(index.split(int(t), split), dtype=np.int64)
+            for t in np.flatnonzero(store.is_static)
+        }
         self.columns = [
             (t, int(c))
             for t, table in enumerate(store.tables)
-            if not store.is_static[t]
+            if t not in self.timeless or self.timeless[t].size
             for c in np.flatnonzero(table.can_be_masked & ~table.is_datetime)
         ]
 
@@ -44,10 +51,8 @@ class AutocompleteMaker:
         if not self.columns:
             return None
         t, column = self.columns[int(rng.integers(len(self.columns)))]
-        table, start = self.store.tables[t], self.store.graph.table_start
-        time = np.asarray(self.store.graph.row_time[start[t] : start[t + 1]])
-        row = np.flatnonzero(time <= self.until)
-        row = row[np.argsort(time[row], kind="stable")]
+        table = self.store.tables[t]
+        row, time = self._rows(t)
         if row.size > MOST_ROWS:
             row = row[np.sort(rng.choice(row.size, MOST_ROWS, replace=False))]
         if table.is_boolean[column] or not table.is_value[column]:
@@ -66,7 +71,18 @@ class AutocompleteMaker:
             rows=Labelled(row, time[row], label),
             column=column,
             given=True,
+            timeless=t in self.timeless,
         )
+
+    def _rows(self, t: int) -> tuple[Ints, Ints]:
+        """Rows [n] of a table that may be asked about, earliest first; and when each of its rows
+        [rows] is asked about."""
+        start = self.store.graph.table_start
+        time = np.asarray(self.store.graph.row_time[start[t] : start[t + 1]])
+        if t in self.timeless:
+            return self.timeless[t], np.full_like(time, self.until)
+        row = np.flatnonzero(time <= self.until)
+        return row[np.argsort(time[row], kind="stable")], time
 
 
 def _classes(cell: Ints32, is_value: bool) -> tuple[Ints, Floats, int]:

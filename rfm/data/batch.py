@@ -44,10 +44,8 @@ TOLD_KINDS = (
     "child count", "child age", "last 4 children", "last 16 children", "last 64 children",
     "children of a timedelta", "children of 4 timedeltas", "child lateness",
     "parents of children",
-    "expected",
 )  # fmt: skip
-"""What the questions of an episode are told, see ``rfm.data.told``; and, the last, what the model
-expects in the cell of the label without any example."""
+"""What the questions of an episode are told, see ``rfm.data.told``."""
 _PAD_TO = 2
 
 

@@ -92,7 +92,7 @@ class EpisodeSource:
         until = store.test_timestamp if split == "val" else store.val_timestamp
         self.rows = int((np.asarray(store.graph.row_time) <= until).sum())
         self.forecasts = ForecastMaker(store, until)
-        self.autocompletes = AutocompleteMaker(store, until)
+        self.autocompletes = AutocompleteMaker(store, until, split)
         self.own: list[GeneratedTask] = []
         if database is not None and config.own:
             splits: Sequence[TaskSplit] = ("train",) if split == "train" else ("train", "val")
@@ -224,6 +224,8 @@ def choose(
     Args:
         after: the anchor is later; else it lies anywhere but in the first third.
     """
+    if task.timeless:
+        return _choose_among(task, store, config, rng)
     rows = task.rows
     times = np.unique(rows.time)
     pool = times[times.size // 3 :] if after is None else times[times > after]
@@ -241,14 +243,41 @@ def choose(
     if min(known.size, asked.size) < _FEWEST:
         return None
     query = rng.choice(asked, min(config.queries, asked.size), replace=False)
-    size = np.exp(rng.uniform(*np.log([min(config.fewest, config.support), config.support])))
-    mix = _MIXES[int(rng.integers(len(_MIXES)))]
-    parents = parents_of(store, task.entity_table, anchor)
-    support = draw_support(rows, known, int(size), mix, rows.entity[query], parents, rng)
+    support = _examples(task, store, config, known, query, anchor, rng)
     behind = rows.time[query] - anchor if stale else np.zeros(query.size, dtype=np.int64)
     number = np.concatenate([support, query])
     late = np.concatenate([rng.choice(behind, support.size), behind])
     return number, rows.time[number] - late, support.size
+
+
+def _choose_among(
+    task: GeneratedTask, store: RowStore, config: EpisodeConfig, rng: np.random.Generator
+) -> tuple[Ints, Ints, int] | None:
+    """The same of rows without times: any are queries, and any of the others examples."""
+    rows = task.rows
+    if len(rows) < 2 * _FEWEST:
+        return None
+    query = rng.choice(len(rows), min(config.queries, len(rows) // 2), replace=False)
+    known = np.setdiff1d(np.arange(len(rows)), query)
+    support = _examples(task, store, config, known, query, int(rows.time[0]), rng)
+    number = np.concatenate([support, query])
+    return number, rows.time[number], support.size
+
+
+def _examples(
+    task: GeneratedTask,
+    store: RowStore,
+    config: EpisodeConfig,
+    known: Ints,
+    query: Ints,
+    anchor: int,
+    rng: np.random.Generator,
+) -> Ints:
+    """Some of the known rows of a task, by a mixture of ways to draw them."""
+    size = np.exp(rng.uniform(*np.log([min(config.fewest, config.support), config.support])))
+    mix = _MIXES[int(rng.integers(len(_MIXES)))]
+    parents = parents_of(store, task.entity_table, anchor)
+    return draw_support(task.rows, known, int(size), mix, task.rows.entity[query], parents, rng)
 
 
 def center_and_spread(examples: Floats) -> tuple[float, float]:

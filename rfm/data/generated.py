@@ -47,7 +47,8 @@ class GeneratedTask:
     column of its labels and the foreign key to the entity are called; the key is "" where the rows
     are the entities themselves, and ``column`` is the cell that is asked for (autocomplete).
     given: an entity's own cells are part of the question, whenever it is asked. names: of several
-    classes; none where they have no names. named: labels are what the target's name says.
+    classes; none where they have no names. named: labels are what the target's name says. timeless:
+    its rows have no times: any of them may be examples for the others.
     entity_table: its number. classes: 2 or more; 0 where the label is a number. timedelta: seconds
     from the seed time until the label is known.
     """
@@ -64,6 +65,7 @@ class GeneratedTask:
     given: bool = False
     names: tuple[str, ...] = ()
     named: bool = True
+    timeless: bool = False
 
     @property
     def known(self) -> Ints:

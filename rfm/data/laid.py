@@ -59,7 +59,7 @@ class LaidTask:
     ) -> None:
         self.task, self.config = task, config
         self.tokenizer, self.ids = tokenizer, TokenIds.of(tokenizer)
-        self.told = Told(store, task, config.history > 0)
+        self.told = Told(store, task, config.history > 0 and not task.timeless)
         self.num_known = int((task.known <= until).sum())
         self.cache = None if cache is None else _Cached(*cache, store.num_rows)
         zeros = (0,) * hops

@@ -219,8 +219,9 @@ class ZeroShot:
         """
         batches = self._batches(laid, number, cutoff, support)
         parts = [self.model.examine(batch, self.model.backbone(batch)) for batch in batches]
-        joined = [torch.cat([getattr(p, n) for p in parts]) for n in ("state", "told", "label")]
-        return replace(parts[0], state=joined[0], told=joined[1], label=joined[2])
+        names = ("state", "expected", "told", "label")
+        state, expected, told, label = (torch.cat([getattr(p, n) for p in parts]) for n in names)
+        return replace(parts[0], state=state, expected=expected, told=told, label=label)
 
     def _batches(
         self, laid: LaidTask, number: Ints, cutoff: Ints, support: int
@@ -315,8 +316,7 @@ def in_context(model: RelationalModel) -> Reader:
 def _joined(shown: Examined, asked: Examined) -> Iterator[Examined]:
     """Examples with some queries after them, part by part."""
     for start in range(0, asked.state.shape[0], _AT_ONCE):
-        span = slice(start, start + _AT_ONCE)
-        yield shown.followed_by(replace(asked, state=asked.state[span], told=asked.told[span]))
+        yield shown.followed_by(asked.take(slice(start, start + _AT_ONCE)))
 
 
 def check_askable(model: RelationalModel, task: Task, max_tokens: int) -> None:

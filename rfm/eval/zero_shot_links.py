@@ -16,10 +16,11 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 
+from rfm.data.generated import Labelled
 from rfm.data.label_history import Floats
 from rfm.data.questions import QuestionConfig, Questions
 from rfm.data.recommend import RecommendSampler
-from rfm.data.support import SupportMix
+from rfm.data.support import SupportMix, draw_support, parents_of
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime, Task
 from rfm.eval.asking import anchor_of, open_questions
@@ -30,7 +31,7 @@ from rfm.nn.model import RelationalModel
 from rfm.nn.modes import evaluating
 
 _CANDIDATES = 256  # per moment, besides what was chosen
-_PRIOR = 4.0  # how many examples the weights to begin with weigh, in squared distance
+_PRIOR = 128.0  # how many examples the weights to begin with weigh, in squared distance
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,9 @@ class ZeroShotLinks:
         mix: SupportMix,
         rng: np.random.Generator,
     ) -> tuple[Predictions, int]:
-        """The best destinations of all rows of a split, and how many examples they come of.
-
-        Args:
-            mix: of which only the share of recent examples counts.
-        """
+        """The best destinations of all rows of a split, and how many examples they come of."""
         questions = self.sampler.ask([split], regime)
-        examples = self._examples(split, context, mix, rng)
+        examples = self._examples(split, context, mix, np.unique(questions.entity), rng)
         stale = questions.now - questions.cutoff
         weight = np.concatenate([self.first.cpu().numpy()[0], [1.0]]).astype(np.float64)
         if len(examples):
@@ -97,9 +94,14 @@ class ZeroShotLinks:
         return Predictions.of(self.task, split, value), len(examples)
 
     def _examples(
-        self, split: TaskSplit, context: int, mix: SupportMix, rng: np.random.Generator
+        self,
+        split: TaskSplit,
+        context: int,
+        mix: SupportMix,
+        asked: Ints,
+        rng: np.random.Generator,
     ) -> Questions:
-        """Earlier rows with labels that are known by the anchor."""
+        """Earlier rows with labels that are known by the anchor; entities [n] are asked about."""
         anchor = anchor_of(self.task, split)
         earlier: list[TaskSplit] = ["train"] if split == "val" else ["train", "val"]
         rows = self.sampler.ask(earlier, "rolling")
@@ -107,11 +109,10 @@ class ZeroShotLinks:
             (rows.stop > rows.start) & (rows.now + self.task.timedelta <= anchor)
         )
         known = known[np.argsort(rows.now[known], kind="stable")]
-        size = min(context, known.size)
-        late = int(mix.recent * size)
-        recent = rng.choice(known[-4 * size :], late, replace=False) if late else known[:0]
-        rest = rng.choice(np.setdiff1d(known, recent), size - late, replace=False)
-        return rows.take(np.sort(np.concatenate([recent, rest])))
+        labelled = Labelled(rows.entity, rows.now, np.ones(len(rows)))
+        table = list(self.task.database.tables).index(self.task.entity_table)
+        parents = parents_of(self.sampler.store, table, anchor)
+        return rows.take(draw_support(labelled, known, context, mix, asked, parents, rng))
 
     @torch.no_grad()
     def _choices(

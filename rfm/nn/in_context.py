@@ -6,6 +6,7 @@ classes, B bins, E experts.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +18,7 @@ from rfm.nn.backbone import States
 from rfm.nn.kernels import (
     KernelExperts,
     Opinions,
+    few,
     gaussian_kernel,
     linear_kernel,
     standardised,
@@ -24,7 +26,6 @@ from rfm.nn.kernels import (
 
 _LAYERS, _HEADS = 3, 4
 _BINS = 16
-_EXPECTED = TOLD_KINDS.index("expected")
 FAR_STATE, _FAR_TOLD = 5.0, 3.0
 _PROJECTED = 128
 _MIXTURES = [
@@ -33,19 +34,21 @@ _MIXTURES = [
     [0.4, 0.4, 0.2, 0.0, 0.0, 0.0],
     [0.4, 0.4, 0.2, 0.0, 0.0, 0.0],
     [0.25, 0.25, 0.1, 0.15, 0.1, 0.15],
+    [0.0, 0.7, 0.3, 0.0, 0.0, 0.0],
     [0.0, 0.0, 0.0, 0.7, 0.3, 0.0],
-    [0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
 ]
-_RIDGES = [3.0, 30.0, 10.0, 10.0, 3.0]
+_RIDGES = [3.0, 30.0, 10.0, 10.0, 10.0]
+_BELIEF = 0.3  # in experts, without any example
 
 
 @dataclass(frozen=True)
 class Examined:
     """Questions as the head sees them: state [S, 3 D] of the seed row, of the mask, and of what the
-    mask has read; told [S, F], of kinds [F]; label [K] of the support; classes as ``EpisodeBatch``
-    has it."""
+    mask has read; expected [S] in the cell of the label without any example, 0 where nothing is;
+    told [S, F], of kinds [F]; label [K] of the support; classes as ``EpisodeBatch`` has it."""
 
     state: Tensor
+    expected: Tensor
     told: Tensor
     kind: Tensor
     label: Tensor
@@ -53,21 +56,23 @@ class Examined:
 
     @classmethod
     def of(cls, states: States, batch: EpisodeBatch, expected: Tensor) -> Examined:
-        """
-        Args:
-            expected: [S] of the cells of labels; 0 where nothing is.
-        """
         parts = (states.node[: batch.num_seeds], states.mask, states.read)
         state = torch.cat([part.float() for part in parts], dim=1)
-        told = torch.cat([batch.told, expected.float()[:, None]], dim=1)
-        kind = torch.cat([batch.kind, batch.kind.new_tensor([_EXPECTED])])
-        return cls(state, told, kind, batch.label[: batch.num_support, 0], batch.classes)
+        label = batch.label[: batch.num_support, 0]
+        return cls(state, expected.float(), batch.told, batch.kind, label, batch.classes)
+
+    def take(self, span: slice) -> Examined:
+        """Some of the questions, of which none are examples."""
+        return replace(
+            self, state=self.state[span], expected=self.expected[span], told=self.told[span]
+        )
 
     def followed_by(self, queries: Examined) -> Examined:
         """The same examples with these queries after them."""
         return replace(
             self,
             state=torch.cat([self.state, queries.state]),
+            expected=torch.cat([self.expected, queries.expected]),
             told=torch.cat([self.told, queries.told]),
         )
 
@@ -83,15 +88,16 @@ class InContextHead(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        kinds, experts = len(TOLD_KINDS), len(_RIDGES)
+        kinds, experts = len(TOLD_KINDS), len(_RIDGES) + 1  # the last: what is expected
         self.scale = nn.Parameter(torch.zeros(kinds))
         self.projection = nn.Linear(3 * width, _PROJECTED, bias=False)
         self.experts = KernelExperts(_MIXTURES, _RIDGES)
+        self.belief = nn.Parameter(torch.full((experts,), _BELIEF))
         self.choice = nn.Sequential(nn.Linear(experts + 2, 32), nn.GELU(), nn.Linear(32, experts))
         self.gain = nn.Parameter(torch.tensor([2.0, 1.0]))  # of classes, of numbers
-        self.straight = nn.Linear(kinds, 1, bias=False)
+        self.straight = nn.Linear(kinds + 1, 4, bias=False)
         self.inner = nn.Linear(3 * width, width)
-        self.told = nn.Linear(kinds, width)
+        self.told = nn.Linear(kinds + 1, width)
         self.classes = nn.Embedding(MAX_CLASSES, width)
         self.number = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
         self.asked = nn.Embedding(2, width)  # for a class, for a number
@@ -118,10 +124,8 @@ class InContextHead(nn.Module):
 
     def _opinions(self, asked: Examined, state_SP: Tensor, told_SF: Tensor) -> Opinions:
         k, of_labels_F = asked.label.shape[0], _is_of_labels(asked.kind)
-        expected_F = asked.kind == _EXPECTED
-        told_SF, expected_SF = told_SF[:, ~expected_F], told_SF[:, expected_F]
-        told_SF = told_SF * self.scale.exp()[asked.kind[~expected_F]]
-        of_labels_F = of_labels_F[~expected_F]
+        told_SF = told_SF * self.scale.exp()[asked.kind]
+        expected_S1 = standardised(asked.expected[:, None], k, 0.0, _FAR_TOLD)
         near_SN = self.projection(state_SP)
         kernel_BSK = torch.stack(
             [
@@ -130,31 +134,34 @@ class InContextHead(nn.Module):
                 gaussian_kernel(told_SF, k),
                 linear_kernel(near_SN, k),
                 gaussian_kernel(near_SN, k),
-                linear_kernel(expected_SF, k),
+                linear_kernel(expected_S1, k),
             ]
         )
-        opinions: Opinions = self.experts(kernel_BSK, _targets(asked))
-        return opinions
+        target_KC = _targets(asked)
+        expected_1SC = expected_S1.expand(-1, target_KC.shape[1])[None]
+        value_ESC = torch.cat([self.experts(kernel_BSK, target_KC), expected_1SC])
+        return Opinions.of(value_ESC, target_KC, self.belief)
 
     def _agreed(self, asked: Examined, opinions: Opinions) -> tuple[Tensor, Tensor]:
         """Logits [S, C] or [S, B] of what the experts say together; and, of a number, where it lies
         among the others, as ``_described`` has it [S, 2]."""
         k = asked.label.shape[0]
         trust_E = opinions.trust.mean(1)
-        size = trust_E.new_tensor([k, max(asked.classes, 1)]).log() / 4
+        size = trust_E.new_tensor([few(k), math.log(max(asked.classes, 1))])
         share_E = self.choice(torch.cat([trust_E, size])).softmax(0)
         weight_EC = share_E[:, None] * opinions.trust
         value_SC = torch.einsum("ec,esc->sc", weight_EC, opinions.value)
         none_S2 = value_SC.new_zeros(value_SC.shape[0], 2)
+        straight_S4 = self.straight(_summary(asked.told, asked))
+        straight_S2 = straight_S4[:, ::2] + few(k) * straight_S4[:, 1::2]
         if asked.classes:
-            told_SK = _by_kind(asked.told, asked.kind)
             value_SC = self.gain[0] * value_SC
             if asked.classes == 2:  # what past labels say needs no example
-                value_SC = value_SC + self.straight(told_SK)
+                value_SC = value_SC + straight_S2[:, :1]
                 value_SC = torch.cat([-value_SC, value_SC], dim=1) / 2
             return value_SC + _frequency(asked.label, asked.classes), none_S2
         spread = _targets(asked).square().mean().add(1e-9).sqrt()
-        middle_S1 = self.gain[1] * spread * value_SC
+        middle_S1 = self.gain[1] * spread * value_SC + straight_S2[:, 1:]
         width = (1 - (spread * weight_EC.sum()).clamp(max=0.99).square()).sqrt()
         edge_B = torch.linspace(0, 1, _BINS + 1, device=value_SC.device)[1:-1]
         below_SB = torch.special.ndtr((_scores(edge_B) - middle_S1) / width)
@@ -172,7 +179,7 @@ class InContextHead(nn.Module):
     ) -> Tensor:
         """The experts' logits of the queries, and what the transformer adds to them."""
         k, (state_SP, told_SF) = asked.label.shape[0], seen
-        x_SD = F.gelu(self.inner(state_SP) + self.told(_by_kind(told_SF, asked.kind)))
+        x_SD = F.gelu(self.inner(state_SP) + self.told(_summary(told_SF, asked)))
         if asked.classes:
             said_SD = first_SC.softmax(1) @ self.classes.weight[: asked.classes]
             label_KD, asked_D = self.classes(asked.label.long()), self.asked.weight[0]
@@ -262,10 +269,11 @@ def _is_of_labels(kind_F: Tensor) -> Tensor:
     return torch.tensor(of_labels, device=kind_F.device)[kind_F]
 
 
-def _by_kind(told_SF: Tensor, kind_F: Tensor) -> Tensor:
-    """The mean of the numbers of each kind, 0 where there is none."""
-    one_FK = F.one_hot(kind_F, len(TOLD_KINDS)).to(told_SF.dtype)
-    return told_SF @ (one_FK / one_FK.sum(0).clamp(min=1))
+def _summary(told_SF: Tensor, asked: Examined) -> Tensor:
+    """The mean of the numbers of each kind, 0 where there is none, and what is expected."""
+    one_FK = F.one_hot(asked.kind, len(TOLD_KINDS)).to(told_SF.dtype)
+    told_SK = told_SF @ (one_FK / one_FK.sum(0).clamp(min=1))
+    return torch.cat([told_SK, asked.expected[:, None]], dim=1)
 
 
 def _frequency(label_K: Tensor, classes: int) -> Tensor:

@@ -14,15 +14,42 @@ import torch
 from torch import Tensor, nn
 
 _EPS = 1e-6
+_LEAST = 1e-5  # spread of what says anything
+_FEW = 32.0  # examples that weigh as much as what is believed of an expert before there is any
 
 
 @dataclass(frozen=True)
 class Opinions:
     """What experts say: value [E, S, C], of spread 1 over the support, each support row's without
-    its own label; and how far each is right there: trust [E, C], a correlation, 0 to 1."""
+    its own label; and how far each is trusted: trust [E, C], 0 to 1, the correlation with the
+    support's labels, and of few examples what is believed before there is any."""
 
     value: Tensor
     trust: Tensor
+
+    @classmethod
+    def of(cls, value_ESC: Tensor, target_KC: Tensor, prior_E: Tensor) -> Opinions:
+        """
+        Args:
+            value_ESC: of any scale; an expert that says the same of all is not trusted.
+            target_KC: of mean 0.
+            prior_E: what is believed of each.
+        """
+        k = target_KC.shape[0]
+        mean_E1C = value_ESC[:, :k].mean(1, keepdim=True)
+        spread_E1C = (value_ESC[:, :k] - mean_E1C).square().mean(1, keepdim=True)
+        spread_E1C = spread_E1C.add(_EPS**2).sqrt()
+        says_E1C = (spread_E1C > _LEAST).to(value_ESC.dtype)
+        value_ESC = (value_ESC - mean_E1C) / spread_E1C * says_E1C
+        spread_C = target_KC.square().mean(0).add(_EPS**2).sqrt()
+        right_EC = (value_ESC[:, :k] * target_KC).mean(1) / spread_C
+        trust_EC = few(k) * prior_E[:, None] + (1 - few(k)) * right_EC
+        return cls(value_ESC, trust_EC.clamp(0, 1) * says_E1C[:, 0])
+
+
+def few(support: int) -> float:
+    """How little so many examples say: from 1 to 0."""
+    return _FEW / (_FEW + support)
 
 
 class KernelExperts(nn.Module):
@@ -38,8 +65,9 @@ class KernelExperts(nn.Module):
         self.mixture = nn.Parameter((torch.tensor(mixtures) + 0.01).log())
         self.ridge = nn.Parameter(torch.tensor(ridges).log())
 
-    def forward(self, kernel_BSK: Tensor, target_KC: Tensor) -> Opinions:
-        """
+    def forward(self, kernel_BSK: Tensor, target_KC: Tensor) -> Tensor:
+        """What they say [E, S, C], of support rows without their own labels.
+
         Args:
             kernel_BSK: between all questions and the support.
             target_KC: of mean 0 over the support.
@@ -52,13 +80,7 @@ class KernelExperts(nn.Module):
         inverse_EKK = torch.cholesky_inverse(factor_EKK)
         weight_EKC = inverse_EKK @ target_KC
         without_EKC = target_KC - weight_EKC / inverse_EKK.diagonal(dim1=1, dim2=2)[..., None]
-        value_ESC = torch.cat([without_EKC, kernel_ESK[:, k:] @ weight_EKC], dim=1)
-        mean_E1C = without_EKC.mean(1, keepdim=True)
-        spread_E1C = (without_EKC - mean_E1C).square().mean(1, keepdim=True).add(_EPS**2).sqrt()
-        value_ESC = (value_ESC - mean_E1C) / spread_E1C
-        spread_C = target_KC.square().mean(0).add(_EPS**2).sqrt()
-        trust_EC = (value_ESC[:, :k] * target_KC).mean(1) / spread_C
-        return Opinions(value_ESC, trust_EC.clamp(min=0))
+        return torch.cat([without_EKC, kernel_ESK[:, k:] @ weight_EKC], dim=1)
 
 
 def linear_kernel(x_SF: Tensor, support: int) -> Tensor:

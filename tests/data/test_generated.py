@@ -20,7 +20,7 @@ N = 400
 def drawn(store: RowStore, number: int = 300) -> list[GeneratedTask]:
     """Tasks of both kinds."""
     until, rng = store.val_timestamp, np.random.default_rng(0)
-    makers = ForecastMaker(store, until), AutocompleteMaker(store, until)
+    makers = ForecastMaker(store, until), AutocompleteMaker(store, until, "train")
     tasks = [maker.draw(rng) for _ in range(number) for maker in makers]
     return [task for task in tasks if task is not None]
 
