@@ -10,10 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
+from rfm.data.database import open_database
 from rfm.data.episode_config import EpisodeConfig
 from rfm.data.episodes import Episodes, EpisodeSource, choose
+from rfm.data.prepare import prepare
 from tests.batches import differing, tensors
 from tests.busy_shop import Busy, open_busy
+from tests.folders import write_folder
 
 CONFIG = EpisodeConfig(
     per_batch=2, support=16, fewest=8, queries=8, children=3, history=4, max_rows=20
@@ -108,6 +111,76 @@ def test_the_labels_of_queries_change_nothing_but_the_targets(busy: Busy, classe
         other = replace(task, rows=replace(task.rows, label=label))
         until = int(cutoff[support:].min())
         a, b = (source.lay(t, until).batch(number, cutoff, support, 1) for t in (task, other))
-        assert [p for p in differing(a, b) if p != ".label"] == []
+        assert [p for p in differing(a, b) if p not in (".label", ".rank")] == []
         checked += 1
     assert dict(tensors(a))[".label"].shape[0] == number.size
+
+
+def stock(size: int = 6_000) -> dict[str, pd.DataFrame]:
+    """Two tables without times."""
+    rng = np.random.default_rng(0)
+    shelf = rng.integers(0, 20, size)
+    goods = pd.DataFrame(
+        {
+            "id": np.arange(size),
+            "shelf": shelf,
+            "kind": np.where(rng.random(size) < 0.7, shelf % 3, rng.integers(0, 3, size)),
+            "price": shelf + rng.normal(0, 4, size),
+        }
+    )
+    goods["kind"] = goods["kind"].map({0: "bread", 1: "milk", 2: "salt"})
+    return {"goods": goods, "shelves": pd.DataFrame({"id": np.arange(20), "room": range(20)})}
+
+
+def open_stock(folder: Path, busy: Busy, tables: dict[str, pd.DataFrame]) -> Busy:
+    keys = {"goods": {"pkey": "id", "fkeys": {"shelf": "shelves"}}, "shelves": {"pkey": "id"}}
+    database = open_database(write_folder(folder / "stock", tables, keys))
+    return Busy(tables, busy.tokenizer, prepare(database, busy.tokenizer, folder / "cache"))
+
+
+def test_rows_without_times_are_never_told_their_own_labels(tmp_path: Path, busy: Busy) -> None:
+    """Other cells in the rows that are asked about change nothing but the targets."""
+    before = open_stock(tmp_path / "a", busy, stock())
+    source = EpisodeSource(before.store, 0, busy.tokenizer, 2, CONFIG)
+    rng, checked = np.random.default_rng(3), {0: 0, 2: 0, 3: 0}
+    while min(checked.values()) < 2:
+        task = source.autocompletes.draw(rng)
+        if task is None or (found := choose(task, before.store, CONFIG, None, rng)) is None:
+            continue
+        assert task.timeless
+        if task.table != "goods":
+            continue
+        number, cutoff, support = found
+        assert np.intersect1d(number[:support], number[support:]).size == 0
+        shown = source.lay(task, source.store.val_timestamp).batch(number, cutoff, support, 1)
+        assert not {5, 14} & set(shown.kind.tolist())  # past labels, own or of a parent
+        tables = stock()
+        asked = task.rows.entity[number[support:]]
+        column = task.target
+        cells = tables["goods"][column].to_numpy().copy()
+        cells[asked] = cells[np.roll(asked, 1)]
+        tables["goods"][column] = cells
+        folder = tmp_path / f"b{sum(checked.values())}"
+        after = EpisodeSource(open_stock(folder, busy, tables).store, 0, busy.tokenizer, 2, CONFIG)
+        other = after.lay(task, source.store.val_timestamp).batch(number, cutoff, support, 1)
+        assert set(differing(shown, other)) <= {".label", ".rank"}
+        checked[min(task.classes, 3)] += 1
+
+
+def test_rows_without_times_are_asked_about_in_their_own_split(tmp_path: Path, busy: Busy) -> None:
+    """Where nothing has a time, one row in twenty is validated on; else all are trained on."""
+    store, seen = open_stock(tmp_path, busy, stock()).store, dict[str, set[int]]()
+    for split in ("train", "val"):
+        source = EpisodeSource(store, 0, busy.tokenizer, 2, CONFIG, split=split)
+        assert source.can_ask
+        rng = np.random.default_rng(0)
+        tasks = [task for _ in range(30) if (task := source.task(rng)) is not None]
+        seen[split] = {int(row) for task in tasks for row in task.rows.entity}
+        assert len(tasks) > 3
+        assert Episodes([source], CONFIG, 0, {})[0][0].num_support >= 8
+    assert len(seen["train"]) > 15 * len(seen["val"]) > 0
+    assert not seen["train"] & seen["val"]
+    for split, asks in (("train", True), ("val", False)):
+        columns = EpisodeSource(busy.store, 0, busy.tokenizer, 2, CONFIG, split=split).autocompletes
+        static = np.flatnonzero(busy.store.is_static)
+        assert any(t in static for t, _ in columns.columns) == asks

@@ -143,6 +143,25 @@ def test_labels_of_queries_are_masked_and_past_ones_shown(busy: Busy) -> None:
     assert torch.is_tensor(batch.label)
 
 
+def test_labels_are_foretold_without_examples_where_they_are_what_their_name_says(
+    busy: Busy,
+) -> None:
+    """Forecasts as they are: not those with other labels, nor cells of the database."""
+    config = replace(CONFIG, autocomplete=0.0, relabel=False, rename=0.0)
+    for batch in drawn(busy, 10, config):
+        assert batch.expectable.all()
+        order = batch.label[:, 0].argsort()
+        assert (batch.rank[order].diff() >= 0).all()
+        assert ((batch.rank >= 0) & (batch.rank <= 1)).all()
+        assert batch.rank.unique().numel() == batch.label.unique().numel()
+        assert (batch.marginal.diff() >= 0).all()
+        cells = batch.cells()
+        assert cells.mask.tolist() == cells.node.tolist() == list(range(batch.num_seeds))
+    turned = [batch.named for batch in drawn(busy, 20, replace(config, relabel=True))]
+    assert 0.2 < np.mean(turned) < 0.8
+    assert not any(batch.named for batch in drawn(busy, 5, replace(config, autocomplete=1.0)))
+
+
 def test_usable_tasks_are_counted(busy: Busy) -> None:
     source = episodes(busy).sources[0]
     counted = count_usable([source], 40, 0)
@@ -203,7 +222,9 @@ def test_names_are_changed_in_a_share_of_the_episodes(busy: Busy) -> None:
     a, b = drawn(busy, 1, always)[0], drawn(busy, 1, never)[0]  # later ones draw other tasks
     parts = differing(a, b)
     assert ".relation" in parts
-    assert all(part == ".relation" or part.endswith(".token") for part in parts)
+    assert not a.named
+    named = {".relation", ".named"}  # whether labels are what their name says
+    assert all(part in named or part.endswith(".token") for part in parts)
     for x, y in zip(a.buckets, b.buckets, strict=True):
         changed = x.token != y.token
         assert (x.role[changed] == ROLE_NAME).all()

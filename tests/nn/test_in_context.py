@@ -39,6 +39,7 @@ def asked(template: EpisodeBatch, classes: int, seed: int = 0) -> tuple[States, 
         label=label if classes else torch.randn(size, 1),
         num_seeds=size,
         num_support=K,
+        named=True,
         classes=classes,
     )
     parts = (torch.randn(size, WIDTH) for _ in range(3))
@@ -56,9 +57,9 @@ def noisy_head() -> InContextHead:
     return head.eval()
 
 
-def examined(states: States, batch: EpisodeBatch, expected: float = 0.0) -> Examined:
-    """What is expected follows the first told number, at a factor."""
-    return Examined.of(states, batch, expected * batch.told[:, 0])
+def examined(states: States, batch: EpisodeBatch) -> Examined:
+    """What is expected is half of the first told number, where it is foretold at all."""
+    return Examined.of(states, batch, 0.5 * batch.told[:, 0] * batch.named)
 
 
 def logits(head: InContextHead, states: States, batch: EpisodeBatch) -> Tensor:
@@ -166,12 +167,35 @@ def test_the_units_of_numbers_and_the_names_of_two_classes_do_not_matter(
     if classes > 2:
         pytest.skip("the transformer tells several classes apart by their embeddings")
     head, (states, batch) = InContextHead(WIDTH), asked(template, classes)
+    batch = replace(batch, named=False)  # what is expected is not turned round
     before = answers(logits(head, states, batch), examined(states, batch))
     other = 1 - batch.label if classes else 1000 * batch.label + 7
     batch = replace(batch, label=other)
     after = answers(logits(head, states, batch), examined(states, batch))
     wanted = before.flip(1) if classes else 1000 * before + 7
     torch.testing.assert_close(after, wanted, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+@pytest.mark.parametrize("sign", [-1, 0, 1])
+def test_what_is_expected_counts_as_far_as_examples_bear_it_out(
+    template: EpisodeBatch, classes: int, sign: int
+) -> None:
+    head, (states, batch) = InContextHead(WIDTH), asked(template, classes)
+    torch.manual_seed(0)
+    size, support = 300, 256
+    said, nothing = torch.randn(size), torch.zeros(size, WIDTH)
+    label = sign * said if sign else torch.randn(size)
+    label = (label > 0).float()[:, None] if classes else label[:, None]
+    alike = States(nothing, nothing, nothing, states.token, states.real, states.relation)
+    batch = replace(
+        batch, told=torch.zeros(size, KINDS.numel()), label=label, num_seeds=size,
+        num_support=support,
+    )  # fmt: skip
+    shown = Examined.of(alike, batch, said)
+    answer = answers(head(shown), shown)[:, -1]
+    lean, together = answer.std(), torch.corrcoef(torch.stack([answer, said[support:]]))[0, 1]
+    assert lean < 0.1 if sign == 0 else sign * together > 0.9
 
 
 def test_examples_of_one_class_only_leave_the_past_labels(template: EpisodeBatch) -> None:
@@ -235,5 +259,5 @@ def test_every_weight_that_answers_gets_a_gradient(template: EpisodeBatch, class
         number = name.startswith(("number.", "out_bins."))
         kind = name.startswith(("classes.", "out_classes."))
         idle = (number and classes) or (kind and not classes)
-        idle |= name == "straight.weight" and classes != 2
+        idle |= name == "straight.weight" and classes > 2
         assert (parameter.grad.abs().sum() == 0) == bool(idle), name

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from rfm.nn.kernels import KernelExperts, gaussian_kernel, linear_kernel, standardised
+from rfm.nn.kernels import (
+    KernelExperts,
+    Opinions,
+    few,
+    gaussian_kernel,
+    linear_kernel,
+    standardised,
+)
 
 K, Q = 12, 5
 
@@ -41,32 +48,41 @@ def test_each_expert_is_a_ridge_regression(columns: int) -> None:
         ]
         without = torch.stack(said)  # each example by a fit to the others
         weight = torch.linalg.solve(own[:K] + ridge * torch.eye(K), y)
-        middle, spread = without.mean(0), without.std(0, correction=0)
-        wanted = (torch.cat([without, own[K:] @ weight]) - middle) / spread
-        torch.testing.assert_close(found.value[e], wanted, atol=1e-4, rtol=1e-4)
-        right = [
-            torch.corrcoef(torch.stack([without[:, c], y[:, c]]))[0, 1] for c in range(columns)
-        ]
-        torch.testing.assert_close(
-            found.trust[e], torch.stack(right).clamp(min=0), atol=1e-4, rtol=1e-4
-        )
+        torch.testing.assert_close(found[e], torch.cat([without, own[K:] @ weight]))
+
+
+def test_trust_is_a_correlation_and_of_few_examples_a_belief() -> None:
+    y, value = target(3), 5 + 7 * torch.randn(2, K + Q, 3, dtype=torch.float64)
+    belief = torch.tensor([0.2, 0.6], dtype=torch.float64)
+    found = Opinions.of(value, y, belief)
+    own = found.value[:, :K]
+    torch.testing.assert_close(own.mean(1), 0 * own.mean(1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(own.std(1, correction=0), torch.ones(2, 3, dtype=torch.float64))
+    for e in range(2):
+        for c in range(3):
+            at = torch.corrcoef(torch.stack([value[e, :K, c], y[:, c]]))[0, 1]
+            wanted = max(0.0, (32 * float(belief[e]) + K * float(at)) / (32 + K))
+            assert found.trust[e, c].item() == pytest.approx(wanted, abs=1e-5)
+    assert few(16) > few(256) > 0
 
 
 def test_what_is_right_is_trusted() -> None:
     torch.manual_seed(0)
-    x = torch.randn(60, 3)
-    kernel = linear_kernel(x, 50)[None]
-    model = KernelExperts([[1.0]], [1.0])
-    known, noise = x[:50, :1] - x[:50, :1].mean(), torch.randn(50, 1)
-    assert model(kernel, known).trust.item() > 0.95
-    assert model(kernel, noise - noise.mean()).trust.item() < 0.3
+    x, none = torch.randn(1_010, 3), torch.zeros(1)
+    kernel, known = linear_kernel(x, 1_000)[None], x[:1_000, :1] - x[:1_000, :1].mean()
+    model, noise = KernelExperts([[1.0]], [1.0]), torch.randn(1_000, 1)
+    assert Opinions.of(model(kernel, known), known, none).trust.item() > 0.95
+    noise = noise - noise.mean()
+    assert Opinions.of(model(kernel, noise), noise, none).trust.item() < 0.1
 
 
-def test_labels_that_are_all_the_same_and_no_numbers_give_nothing() -> None:
-    model = KernelExperts([[1.0]], [1.0])
-    found = model(linear_kernel(torch.randn(K + Q, 4), K)[None], torch.zeros(K, 1))
-    assert found.trust.abs().max() < 1e-3
-    assert found.value.isfinite().all()
+def test_what_says_nothing_is_not_trusted() -> None:
+    model, y = KernelExperts([[1.0]], [1.0]), target(1).float()
+    same = model(linear_kernel(torch.randn(K + Q, 4), K)[None], torch.zeros(K, 1))
+    for value in (same, model(torch.zeros(1, K + Q, K), y), torch.full((1, K + Q, 1), 3.0)):
+        found = Opinions.of(value, y, torch.ones(1))
+        assert (found.trust == 0).all()
+        assert (found.value == 0).all()
     nothing = linear_kernel(torch.zeros(K + Q, 0), K)
     assert nothing.shape == (K + Q, K)
     assert (nothing == 0).all()
