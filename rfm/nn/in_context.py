@@ -113,6 +113,13 @@ class InContextHead(nn.Module):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
+    def closed_form(self) -> list[nn.Parameter]:
+        """The weights of what is said before the transformer corrects it, but for the matrix that
+        projects states."""
+        parts: list[nn.Module] = [self.experts, self.choice, self.straight]
+        own = [parameter for part in parts for parameter in part.parameters()]
+        return [self.scale, self.belief, self.gain, *own]
+
     def forward(self, asked: Examined) -> Tensor:
         """Logits of the queries: of classes [Q, C], or of bins [Q, B]."""
         with torch.autocast(asked.state.device.type, enabled=False):
@@ -177,7 +184,8 @@ class InContextHead(nn.Module):
         first_SC: Tensor,
         place_S2: Tensor,
     ) -> Tensor:
-        """The experts' logits of the queries, and what the transformer adds to them."""
+        """The experts' logits of the queries, and what the transformer adds to them: the less, the
+        more examples there are, as the experts then need no help."""
         k, (state_SP, told_SF) = asked.label.shape[0], seen
         x_SD = F.gelu(self.inner(state_SP) + self.told(_summary(told_SF, asked)))
         if asked.classes:
@@ -195,7 +203,7 @@ class InContextHead(nn.Module):
             more_QC: Tensor = self.out_classes(out_QD)[:, : asked.classes]
         else:
             more_QC = self.out_bins(out_QD)
-        return first_SC[k:] + more_QC
+        return first_SC[k:] + few(k) * more_QC
 
     def _nothing(self) -> Tensor:
         """0, of all weights: several processes wait for gradients of each, whatever is asked."""

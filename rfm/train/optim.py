@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,18 @@ class OptimConfig:
     ema: float = setting(0.999, ge=0, lt=1, help="decay of the averaged weights, 0: none")
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW with two parameter groups: matrices decay, vectors and embeddings do not."""
+def make_optimizer(
+    model: nn.Module,
+    config: OptimConfig,
+    faster: Iterable[nn.Parameter] = (),
+    factor: float = 1.0,
+) -> torch.optim.AdamW:
+    """AdamW: matrices decay, vectors and embeddings do not.
+
+    Args:
+        faster: parameters that learn ``factor`` times as fast.
+    """
+    chosen = {id(p) for p in faster}
     embeddings = {
         id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
     }
@@ -37,10 +48,17 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     decayed = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
     others = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if (id(p) in chosen) == is_faster],
+            "weight_decay": decay,
+            "lr": config.lr * (factor if is_faster else 1.0),
+        }
+        for parameters, decay in ((decayed, config.weight_decay), (others, 0.0))
+        for is_faster in (False, True)
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=config.lr, betas=config.betas
+    )
 
 
 def make_tuning_optimizer(
@@ -51,17 +69,8 @@ def make_tuning_optimizer(
     Args:
         new: a part that has not been pretrained, which learns ``factor`` times as fast.
     """
-    faster = {id(p) for p in new.parameters()} if new is not None else set()
-    groups = [
-        {
-            "params": [p for p in group["params"] if (id(p) in faster) == is_new],
-            "weight_decay": group["weight_decay"],
-            "lr": config.lr * (factor if is_new else 1.0),
-        }
-        for group in make_optimizer(model, config).param_groups
-        for is_new in (False, True)
-    ]
-    return AnchoredAdamW([group for group in groups if group["params"]], config)
+    faster = new.parameters() if new is not None else ()
+    return AnchoredAdamW(make_optimizer(model, config, faster, factor).param_groups, config)
 
 
 class AnchoredAdamW(torch.optim.AdamW):

@@ -23,6 +23,8 @@ from rfm.nn.model import RelationalModel
 from rfm.nn.objectives import weigh
 from rfm.train.optim import OptimConfig, make_optimizer, make_schedule
 
+_CLOSED_FORM = 20.0  # times as fast: a hundred weights, which must go farther than matrices do
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -99,7 +101,8 @@ class Pretrainer(LightningModule):
                 self.log(f"{prefix}/{other}", row[other], rank_zero_only=True)
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(self.model, self.optim)
+        closed_form = self.model.in_context.closed_form()
+        optimizer = make_optimizer(self.model, self.optim, closed_form, _CLOSED_FORM)
         schedule = make_schedule(optimizer, self.optim)
         return {
             "optimizer": optimizer,
