@@ -176,6 +176,29 @@ def test_the_units_of_numbers_and_the_names_of_two_classes_do_not_matter(
     torch.testing.assert_close(after, wanted, atol=1e-3, rtol=1e-3)
 
 
+@every_kind
+def test_the_transformer_says_little_where_there_are_many_examples(
+    template: EpisodeBatch, classes: int
+) -> None:
+    head, (states, batch) = noisy_head(), asked(template, classes)
+    shown, more = examined(states, batch), []
+    parts = [getattr(shown, n) for n in ("state", "expected", "told")]
+    for times in (1, 30):
+        state, expected, told = (
+            torch.cat([part[:K].repeat(times, *[1] * (part.ndim - 1)), part[K:]]) for part in parts
+        )
+        label = shown.label.repeat(times)
+        both = replace(shown, state=state, expected=expected, told=told, label=label)
+        with_it = head(both).detach()
+        quiet = InContextHead(WIDTH).eval()
+        quiet.load_state_dict(head.state_dict())
+        for layer in (quiet.out_classes, quiet.out_bins):
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+        more.append((with_it - quiet(both).detach()).abs().mean())
+    assert more[1] < 0.2 * more[0]
+
+
 @pytest.mark.parametrize("classes", [0, 2])
 @pytest.mark.parametrize("sign", [-1, 0, 1])
 def test_what_is_expected_counts_as_far_as_examples_bear_it_out(

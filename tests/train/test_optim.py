@@ -23,6 +23,18 @@ def test_two_parameter_groups(tiny_corpus: Corpus) -> None:
     assert len(both) == len(set(both)) == sum(p.requires_grad for p in model.parameters())
 
 
+def test_some_parameters_learn_faster(tiny_corpus: Corpus) -> None:
+    model, config = tiny_model(tiny_corpus), OptimConfig(lr=0.1, warmup=0)
+    few = model.in_context.requires_grad_(True).closed_form()
+    assert 100 < sum(p.numel() for p in few) < 1_000
+    optimizer = make_optimizer(model, config, few, 20.0)
+    make_schedule(optimizer, config)
+    rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert len(rates) == sum(p.requires_grad for p in model.parameters())
+    assert {rates.pop(id(p)) for p in few} == {2.0}
+    assert set(rates.values()) == {0.1}
+
+
 def test_the_schedule_warms_up_and_cools_down() -> None:
     config = OptimConfig(steps=100, warmup=10, lr=2.0, final_lr=0.1)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.lr)
