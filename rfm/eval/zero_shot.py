@@ -264,7 +264,7 @@ class ZeroShot:
 
 
 class ZeroShotRecommendation:
-    """A recommendation, asked of a model as it is; draws are not averaged."""
+    """A recommendation, asked of a model as it is."""
 
     def __init__(
         self,
@@ -290,8 +290,9 @@ class ZeroShotRecommendation:
     ) -> dict[str, ZeroShotAnswer]:
         """The best destinations for all rows of a split, under the first name; other readers have
         no answer."""
-        rng = np.random.default_rng([seed, _STREAM, 0])
-        predictions, count = self.links.ask(split, regime, context, self.config.mix, rng)
+        draws = range(self.config.draws)
+        rngs = [np.random.default_rng([seed, _STREAM, draw]) for draw in draws]
+        predictions, count = self.links.ask(split, regime, context, self.config.mix, rngs)
         warnings = []
         if count < context:
             name = self.task.full_name

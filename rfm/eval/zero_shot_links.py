@@ -8,6 +8,7 @@ weight of the checkpoint changes.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,17 +71,23 @@ class ZeroShotLinks:
         regime: Regime,
         context: int,
         mix: SupportMix,
-        rng: np.random.Generator,
+        rngs: Sequence[np.random.Generator],
     ) -> tuple[Predictions, int]:
-        """The best destinations of all rows of a split, and how many examples they come of."""
+        """The best destinations of all rows of a split, and how many examples they come of.
+
+        Args:
+            rngs: of draws of the examples, whose weights are averaged.
+        """
         questions = self.sampler.ask([split], regime)
-        examples = self._examples(split, context, mix, np.unique(questions.entity), rng)
         stale = questions.now - questions.cutoff
-        weight = np.concatenate([self.first.cpu().numpy()[0], [1.0]]).astype(np.float64)
-        if len(examples):
+        first = np.concatenate([self.first.cpu().numpy()[0], [1.0]]).astype(np.float64)
+        weights = []
+        for rng in rngs:
+            examples = self._examples(split, context, mix, np.unique(questions.entity), rng)
             moments = np.unique(examples.now).tolist()
             found = [c for now in moments for c in self._choices(examples, now, stale, rng)]
-            weight = fit_choices(found, weight)
+            weights.append(fit_choices(found, first))
+        weight = np.mean(weights, axis=0)
         device = self.head.seen.weight.device
         tower = copy.deepcopy(self.head.link.query[-1])
         with torch.no_grad():
