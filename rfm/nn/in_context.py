@@ -95,7 +95,7 @@ class InContextHead(nn.Module):
         self.belief = nn.Parameter(torch.full((experts,), _BELIEF))
         self.choice = nn.Sequential(nn.Linear(experts + 2, 32), nn.GELU(), nn.Linear(32, experts))
         self.gain = nn.Parameter(torch.tensor([2.0, 1.0]))  # of classes, of numbers
-        self.straight = nn.Linear(kinds + 1, 4, bias=False)
+        self.straight = nn.Linear(int(_says_labels().sum()), 2, bias=False)
         self.inner = nn.Linear(3 * width, width)
         self.told = nn.Linear(kinds + 1, width)
         self.classes = nn.Embedding(MAX_CLASSES, width)
@@ -159,16 +159,16 @@ class InContextHead(nn.Module):
         weight_EC = share_E[:, None] * opinions.trust
         value_SC = torch.einsum("ec,esc->sc", weight_EC, opinions.value)
         none_S2 = value_SC.new_zeros(value_SC.shape[0], 2)
-        straight_S4 = self.straight(_summary(asked.told, asked))
-        straight_S2 = straight_S4[:, ::2] + few(k) * straight_S4[:, 1::2]
         if asked.classes:
             value_SC = self.gain[0] * value_SC
             if asked.classes == 2:  # what past labels say needs no example
-                value_SC = value_SC + straight_S2[:, :1]
+                past_SK = _summary(asked.told, asked)[:, :-1][:, _says_labels()]
+                always_S1, early_S1 = self.straight(past_SK).split(1, dim=1)
+                value_SC = value_SC + always_S1 + few(k) * early_S1
                 value_SC = torch.cat([-value_SC, value_SC], dim=1) / 2
             return value_SC + _frequency(asked.label, asked.classes), none_S2
         spread = _targets(asked).square().mean().add(1e-9).sqrt()
-        middle_S1 = self.gain[1] * spread * value_SC + straight_S2[:, 1:]
+        middle_S1 = self.gain[1] * spread * value_SC
         width = (1 - (spread * weight_EC.sum()).clamp(max=0.99).square()).sqrt()
         edge_B = torch.linspace(0, 1, _BINS + 1, device=value_SC.device)[1:-1]
         below_SB = torch.special.ndtr((_scores(edge_B) - middle_S1) / width)
@@ -275,6 +275,13 @@ def _is_of_labels(kind_F: Tensor) -> Tensor:
     """[F]: not cells, nor children."""
     of_labels = [kind != "cell" and "child" not in kind for kind in TOLD_KINDS]
     return torch.tensor(of_labels, device=kind_F.device)[kind_F]
+
+
+def _says_labels() -> Tensor:
+    """Among ``TOLD_KINDS``: what past labels were, not how many nor when."""
+    return torch.tensor(
+        ["label" in kind and "count" not in kind and "age" not in kind for kind in TOLD_KINDS]
+    )
 
 
 def _summary(told_SF: Tensor, asked: Examined) -> Tensor:
