@@ -17,6 +17,7 @@ from rfm.data.database import open_database
 from rfm.data.tasks import Regime, Task, open_task
 from rfm.data.tokenizer import mixture_tokenizer
 from rfm.eval.predictions import score
+from rfm.eval.verbalise import verbalise
 from rfm.eval.zero_shot import (
     ContextConfig,
     Reader,
@@ -29,6 +30,7 @@ from rfm.eval.zero_shot import (
 from rfm.nn.backbone import BackboneConfig
 from rfm.nn.in_context import Examined
 from rfm.nn.model import RelationalModel
+from rfm.nn.modes import evaluating
 from rfm.train.build import build_model, with_random_backbone
 
 CONFIG = ContextConfig(children=4, history=6, max_rows=40, size=16)
@@ -44,6 +46,8 @@ def model(task_shop: Path, task_cache: Path) -> RelationalModel:
     with torch.no_grad():  # as if it had learnt something
         for layer in (made.in_context.out_classes, made.in_context.out_bins):
             layer.weight.normal_(std=0.1)
+        changes = made.masked_row.quantiles[-1].weight
+        changes[changes.shape[0] // 2 :].normal_(std=0.1)  # what weighs the quantiles
     return made.eval()
 
 
@@ -271,3 +275,21 @@ def test_a_random_backbone_keeps_the_head(model: RelationalModel) -> None:
     assert not torch.equal(model.backbone.enter[1].weight, other.backbone.enter[1].weight)
     again = with_random_backbone(model, 3).backbone.enter[1].weight
     assert torch.equal(other.backbone.enter[1].weight, again)
+
+
+def test_what_is_expected_is_what_is_answered_without_examples(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    """And no label of a question has a part in it."""
+    asker = open_zero_shot(model, task_of(task_shop, "buys"), task_cache, CONFIG, False)
+    laid, number = asker.lay("test"), asker.number("test")
+    batch = laid.batch(number, asker.rows.time[number], 0, 0)
+    with torch.no_grad(), evaluating(model):
+        states = model.backbone(batch)
+        expected = model.examine(batch, states).expected
+        nowhere = replace(batch, rank=batch.rank * torch.nan, label=batch.label * torch.nan)
+        torch.testing.assert_close(model.examine(nowhere, states).expected, expected)
+        assert (model.examine(replace(batch, named=False), states).expected == 0).all()
+        answer = verbalise(model, laid, batch)[:, 1]
+    assert expected.std() > 1e-4
+    assert torch.corrcoef(torch.stack([expected, answer]))[0, 1] > 0.999

@@ -45,8 +45,12 @@ def test_a_run_reports_on_learning_in_context(learnt: Path) -> None:
     context = [row for row in rows if row["objective"] == "context"]
     assert {row["metric"] for row in context} == {"share of nats"}
     assert len(context) >= 1
+    expected = [row for row in rows if row["objective"] == "expected"]
+    assert {row["metric"] for row in expected} == {"quantile loss"}
+    assert {row["database"] for row in expected} <= {row["database"] for row in context}
+    assert all(0 < float(row["marginal"]) < 1 for row in expected)
     names = [name for _, name, _ in read_metrics(learnt / "metrics.csv")]
-    assert names.count("train/context") == 4
+    assert names.count("train/context") == names.count("train/expected") == 4
     assert any(name.startswith("val/context/") for name in names)
     about = RelationalModel.from_pretrained(learnt / "model").about
     assert about["episodes"] == 8  # 4 steps of 2 batches
