@@ -44,11 +44,11 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         loss = self.loss
-        in_context = loss.context if self.episodes.per_batch else 0.0
+        in_context = loss.context + loss.expected if self.episodes.per_batch else 0.0
         if loss.value + loss.text + loss.link + in_context == 0:
             raise ValueError(
-                "loss.value, text and link are all 0, and so is loss.context, or there are no "
-                "episodes: one must be above, there is nothing to learn"
+                "loss.value, text and link are all 0, and so are loss.context and expected, or "
+                "there are no episodes: one must be above, there is nothing to learn"
             )
         if self.checkpoint != "none":
             encoder = RowEncoderConfig(frozen=self.model.row_encoder.frozen)

@@ -117,23 +117,25 @@ def test_the_labels_of_queries_change_nothing_but_the_targets(busy: Busy, classe
 
 
 def stock(size: int = 6_000) -> dict[str, pd.DataFrame]:
-    """Two tables without times."""
-    rng = np.random.default_rng(0)
-    shelf = rng.integers(0, 20, size)
+    """Two tables without times; few goods stand on a shelf, and many beside themselves."""
+    rng, shelves = np.random.default_rng(0), size // 4
+    shelf = rng.integers(0, shelves, size)
     goods = pd.DataFrame(
         {
             "id": np.arange(size),
             "shelf": shelf,
             "kind": np.where(rng.random(size) < 0.7, shelf % 3, rng.integers(0, 3, size)),
-            "price": shelf + rng.normal(0, 4, size),
+            "price": shelf % 9 + rng.normal(0, 4, size),
+            "beside": np.where(np.arange(size) % 3, rng.permutation(size), np.arange(size)),
         }
     )
     goods["kind"] = goods["kind"].map({0: "bread", 1: "milk", 2: "salt"})
-    return {"goods": goods, "shelves": pd.DataFrame({"id": np.arange(20), "room": range(20)})}
+    return {"goods": goods, "shelves": pd.DataFrame({"id": np.arange(shelves)})}
 
 
 def open_stock(folder: Path, busy: Busy, tables: dict[str, pd.DataFrame]) -> Busy:
-    keys = {"goods": {"pkey": "id", "fkeys": {"shelf": "shelves"}}, "shelves": {"pkey": "id"}}
+    links = {"shelf": "shelves", "beside": "goods"}
+    keys = {"goods": {"pkey": "id", "fkeys": links}, "shelves": {"pkey": "id"}}
     database = open_database(write_folder(folder / "stock", tables, keys))
     return Busy(tables, busy.tokenizer, prepare(database, busy.tokenizer, folder / "cache"))
 

@@ -35,13 +35,12 @@ class AutocompleteMaker:
     def __init__(self, store: RowStore, until: int, split: Split) -> None:
         self.store, self.until, index = store, until, TimeIndex(store)
         self.timeless = {
-            int(t): np.asarray(index.split(int(t), split), dtype=np.int64)
-            for t in np.flatnonzero(store.is_static)
+            int(t): index.split(int(t), split) for t in np.flatnonzero(store.is_static)
         }
         self.columns = [
             (t, int(c))
             for t, table in enumerate(store.tables)
-            if t not in self.timeless or self.timeless[t].size
+            if t not in self.timeless or len(self.timeless[t])
             for c in np.flatnonzero(table.can_be_masked & ~table.is_datetime)
         ]
 
@@ -80,7 +79,7 @@ class AutocompleteMaker:
         start = self.store.graph.table_start
         time = np.asarray(self.store.graph.row_time[start[t] : start[t + 1]])
         if t in self.timeless:
-            return self.timeless[t], np.full_like(time, self.until)
+            return np.array(self.timeless[t], dtype=np.int64), np.full_like(time, self.until)
         row = np.flatnonzero(time <= self.until)
         return row[np.argsort(time[row], kind="stable")], time
 

@@ -25,15 +25,23 @@ Floats = npt.NDArray[np.float32]
 class ChildMeans:
     """Means over the latest children of entities, by foreign key and column of numbers."""
 
-    def __init__(self, store: RowStore, entity: int, timedelta: int, but: int = -1) -> None:
+    def __init__(
+        self,
+        store: RowStore,
+        entity: int,
+        timedelta: int,
+        but: int = -1,
+        asked: tuple[int, int] = (-1, -1),
+    ) -> None:
         """
         Args:
             entity: the number of the entity table. timedelta: seconds that ages are counted in.
-            but: the number of a table whose rows do not count.
+            but: the number of a table whose rows do not count. asked: a table and a column of it
+                that is not told of, as it is asked for.
         """
         graph = store.graph
         self.store, self.graph, self.timedelta = store, graph, timedelta
-        self.first_entity = int(graph.table_start[entity])
+        self.first_entity, self.asked = int(graph.table_start[entity]), asked
         self.tables = {
             f: store.tables[key.child]
             for f, key in enumerate(graph.foreign_keys)
@@ -58,10 +66,15 @@ class ChildMeans:
         """What each number is, see ``features``: 0 a count, 1 an age, 2 and more means, by how many
         children they are of."""
         kinds = list[int]()
-        for table in self.tables.values():
-            means = (2 + i for i in range(len(_LAST)) for _ in number_columns(table))
-            kinds += [0, 1, *means]
+        for key in self.tables:
+            columns = self.columns(self.graph.foreign_keys[key].child)
+            kinds += [0, 1, *(2 + i for i in range(len(_LAST)) for _ in columns)]
         return kinds
+
+    def columns(self, table: int) -> Ints:
+        """Those of a table that means are told of."""
+        columns = number_columns(self.store.tables[table])
+        return columns[columns != self.asked[1]] if table == self.asked[0] else columns
 
     def features(self, entity: Ints, now: Ints, cutoff: Ints) -> Floats:
         """[n, H] of questions about entities [n], asked at ``now`` of what is there by ``cutoff``
@@ -89,8 +102,9 @@ class ChildMeans:
         time = np.asarray(graph.row_time[np.where(there[:, 0], child[:, 0], 0)])
         age = np.where(there[:, 0] & (time != STATIC), now - time, 0) / self.timedelta
         first = int(graph.table_start[graph.foreign_keys[key].child])
-        rank = np.full((*child.shape, number_columns(table).size), np.nan, dtype=np.float32)
-        rank[there] = number_ranks(table, child[there] - first, number_columns(table))
+        columns = self.columns(graph.foreign_keys[key].child)
+        rank = np.full((*child.shape, columns.size), np.nan, dtype=np.float32)
+        rank[there] = number_ranks(table, child[there] - first, columns)
         known = ~np.isnan(rank)
         total, number = np.cumsum(np.where(known, rank, 0), axis=1), np.cumsum(known, axis=1)
         means = [total[:, n - 1] / np.maximum(number[:, n - 1], 1) for n in _LAST]

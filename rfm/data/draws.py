@@ -209,7 +209,7 @@ def draw_link(
         allowed = _exact_negatives(pool, rng.permutation(drawn), parents, num_negatives)
     allowed &= pool[None, :] != rows[:, None]  # a row of a self-referencing table is not its parent
     allowed[np.arange(rows.size), positive] = True
-    candidates = _hide(Seeds.at(pool, time), np.sort(rows))
+    candidates = hide(Seeds.at(pool, time), np.sort(rows))
     popularity = count_children(
         graph, candidates, np.arange(pool.size), pool, np.full(pool.size, foreign_key)
     )
@@ -295,7 +295,7 @@ def _exact_negatives(
     return allowed
 
 
-def _hide(seeds: Seeds, hidden: Ints) -> Seeds:
+def hide(seeds: Seeds, hidden: Ints) -> Seeds:
     """The same seeds, each blind to the same sorted rows (to all but itself)."""
     lists = [hidden[hidden != row] for row in seeds.row]
     ptr = np.concatenate([[0], np.cumsum([len(h) for h in lists])]).astype(np.int64)

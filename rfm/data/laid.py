@@ -12,7 +12,7 @@ import torch
 from rfm.data.assemble import question_batch
 from rfm.data.batch import EpisodeBatch
 from rfm.data.cached import EncodedRows, RowStates
-from rfm.data.draws import MaskedDraw
+from rfm.data.draws import MaskedDraw, hide
 from rfm.data.generated import GeneratedTask
 from rfm.data.overlay import overlay
 from rfm.data.sampler import Seeds, fan_outs, sample
@@ -85,6 +85,12 @@ class LaidTask:
         table = self.store.tables[-1 if self.task.key else self.task.entity_table]
         return table.columns[int(np.flatnonzero(self.fate == MASKED)[0])]
 
+    @property
+    def _is_named(self) -> bool:
+        """Whether labels are what the name of their column says, in a table of their own."""
+        task = self.task
+        return task.named and self.column.is_value and bool(task.key) and not task.names
+
     def batch(self, number: Ints, cutoff: Ints, support: int, key: int) -> EpisodeBatch:
         """Rows of the task [S], by number, as of their cutoffs [S]: the examples, then the queries.
 
@@ -93,6 +99,8 @@ class LaidTask:
         """
         rows, config, stats = self.task.rows, self.config, self.column.stats
         seeds = Seeds.at(self.first + (number if self.task.key else rows.entity[number]), cutoff)
+        if self.task.timeless:  # no cutoff keeps what is asked for from examples and other queries
+            seeds = hide(seeds, np.sort(seeds.row[support:]))
         graph = sample(self.store.graph, seeds, self.reach, "last", config.max_rows, key)
         base = question_batch(
             Source(self.store, tuple(0 for _ in self.store.tables), 0),
@@ -116,7 +124,7 @@ class LaidTask:
             kind=torch.from_numpy(self.told.kinds),
             rank=torch.from_numpy(stats.rank(stats.standardise(rows.label[number]))),
             marginal=torch.from_numpy(stats.marginal),
-            named=self.task.named and self.column.is_value and bool(self.task.key),
+            named=self._is_named,
             database=-1,
             num_support=support,
             classes=self.task.classes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rfm.data.child_means import ChildMeans, Floats, number_columns, number_ranks
+from rfm.data.child_means import ChildMeans, Floats, number_ranks
 from rfm.data.degrees import count_children
 from rfm.data.graph import STATIC
 from rfm.data.sampler import Seeds
@@ -66,7 +66,7 @@ class Lately:
         return int(first), int(end)
 
     def _numbers(self, key: int) -> Ints:
-        return number_columns(self.children.store.tables[self.graph.foreign_keys[key].parent])
+        return self.children.columns(self.graph.foreign_keys[key].parent)
 
     def _dated(
         self, key: int, entity: Ints, when: tuple[Ints, Ints], child: Ints, count: Ints

@@ -59,7 +59,8 @@ class Told:
         graph, rows = store.graph, task.rows
         first, end = graph.table_start[task.entity_table : task.entity_table + 2]
         self.entity_time = np.asarray(graph.row_time[first:end])
-        self.children = ChildMeans(store, task.entity_table, task.timedelta)
+        asked = (task.entity_table, task.column)  # other rows may be the entity itself
+        self.children = ChildMeans(store, task.entity_table, task.timedelta, asked=asked)
         self.lately = Lately(self.children)
         table = store.tables[task.entity_table]
         self.cells = np.setdiff1d(number_columns(table), [task.column])

@@ -8,8 +8,8 @@ without edges achieve:
     link    reciprocal rank of the true parent among 63 rows of its table, against popularity
     context nats of the labels of an episode's queries, as a share of those of even chances, against
             how frequent they are among its examples
-    expected quantile loss of the labels of all of an episode's questions, without examples, where
-            they are what their name says, against the quantiles of labels known by then
+    expected quantile loss of the labels of an episode's queries, without examples, where they are
+            what their name says, against the quantiles of labels known by then
 """
 
 from __future__ import annotations
@@ -84,12 +84,13 @@ def tally(model: RelationalModel, batch: PretrainBatch, owners: ColumnOwners) ->
         shown, hidden = model.compare_episode(episode)
         if episode.database < 0:
             continue  # asked so that every rank asks equally often
-        known = (
-            model.in_context.losses_of_frequencies(episode),
-            _of_marginal(episode.cells())[episode.expectable],
-        )
+        frequencies = model.in_context.losses_of_frequencies(episode)
+        known = (frequencies, _of_marginal(episode.cells()))
+        asked = torch.arange(episode.num_seeds, device=frequencies.device) >= episode.num_support
         for i, objective in enumerate(("context", "expected")):
-            losses = (shown[i], known[i], hidden[i])
+            losses = [shown[i], known[i], hidden[i]]
+            if objective == "expected":
+                losses = [loss[asked & episode.expectable] for loss in losses]
             own = torch.stack([loss.double().cpu().sum() for loss in losses])
             count = torch.tensor([float(losses[0].numel())], dtype=torch.float64)
             sums[episode.database, OBJECTIVES.index(objective)] += torch.cat([count, own])

@@ -81,9 +81,9 @@ class InContextHead(nn.Module):
     """Experts in closed form, and a small transformer that corrects them, in which queries attend
     to the states and labels of support rows, never to one another.
 
-    All is standardised by the support rows: what tells the rows of one task apart is little beside
-    what they have in common. A number's answer is a distribution over the bins between quantiles of
-    the support's labels.
+    States and what is told are standardised by the support rows: what tells the rows of one task
+    apart is little beside what they have in common. A number's answer is a distribution over the
+    bins between quantiles of the support's labels.
     """
 
     def __init__(self, width: int) -> None:

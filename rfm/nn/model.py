@@ -39,7 +39,7 @@ class PretrainOutput:
 
     value_loss [V]: quantile loss, of which each weighs value_weight [V]. text_nats, text_tokens
     [X]. link_scores [Q, P], link_loss [Q]. context_loss [A]: of the queries of all episodes.
-    expected_loss [N]: quantile loss of the labels that can be expected without examples.
+    expected_loss [N]: of the labels of episodes that can be foretold without examples.
     """
 
     value_loss: Tensor
@@ -131,16 +131,17 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         if not batch.episodes:
             return output
         losses = [self.answer_episode(one, self.backbone(one)) for one in batch.episodes]
-        context, expected = (torch.cat(of) for of in zip(*losses, strict=True))
+        context = torch.cat([loss for loss, _ in losses])
+        expectable = zip(losses, batch.episodes, strict=True)
+        expected = torch.cat([loss[one.expectable] for (_, loss), one in expectable])
         return replace(output, context_loss=context, expected_loss=expected)
 
     def answer_episode(self, episode: EpisodeBatch, states: States) -> tuple[Tensor, Tensor]:
-        """Losses [Q] of its queries, see ``InContextHead``; and, where labels are what their name
-        says, quantile losses [N] of all of them, without examples."""
+        """Losses [Q] of its queries, see ``InContextHead``; and quantile losses [S] of what is
+        expected of all labels without examples, which count where they are ``expectable``."""
         asked = self.examine(episode, states)
         context_Q = self.in_context.losses(self.in_context(asked), episode)
-        loss_S = self.masked_row.value_losses(states, episode.cells())
-        return context_Q, loss_S[episode.expectable]
+        return context_Q, self.masked_row.value_losses(states, episode.cells())
 
     def examine(self, episode: EpisodeBatch, states: States) -> Examined:
         """Questions as the head sees them, with what the value head expects in their cells."""
@@ -262,6 +263,11 @@ def read_model(folder: Path, device: str = "cpu") -> RelationalModel:
         if unexpected or (missing and set(missing) != later):  # from before there were episodes
             raise RuntimeError(f"it lacks {sorted(missing)} and has {sorted(unexpected)} besides")
     except (SafetensorError, RuntimeError, OSError) as error:
+        if "size mismatch for in_context." in str(error):
+            raise ValueError(
+                f"{folder / WEIGHTS} was saved by a version of rfm with another in-context head: "
+                "pretrain it again, or load it with that version"
+            ) from error
         raise ValueError(
             f"{folder / WEIGHTS} cannot be read, it is truncated or of another model: {error}"
         ) from error

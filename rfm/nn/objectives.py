@@ -49,12 +49,12 @@ def weigh(
         both = torch.stack([counts, totals])
         dist.all_reduce(both)
         counts, totals = both
-    counts = counts.clamp(min=1)
     terms = [
         weights[name] * ranks * loss.total / count
-        for (name, loss), count in zip(losses.items(), counts, strict=True)
+        for (name, loss), count in zip(losses.items(), counts.clamp(min=1), strict=True)
     ]
-    return torch.stack(terms).sum(), dict(zip(losses, totals / counts, strict=True))
+    means = totals / counts  # not a number where there was nothing
+    return torch.stack(terms).sum(), dict(zip(losses, means, strict=True))
 
 
 def quantile_loss(atom_VT: Tensor, weight_VT: Tensor, target_V: Tensor) -> Tensor:

@@ -34,11 +34,13 @@ def make_optimizer(
     config: OptimConfig,
     faster: Iterable[nn.Parameter] = (),
     factor: float = 1.0,
+    faster_decay: bool = True,
 ) -> torch.optim.AdamW:
     """AdamW: matrices decay, vectors and embeddings do not.
 
     Args:
-        faster: parameters that learn ``factor`` times as fast.
+        faster: parameters that learn ``factor`` times as fast. faster_decay: of these, too,
+            matrices decay.
     """
     chosen = {id(p) for p in faster}
     embeddings = {
@@ -50,7 +52,7 @@ def make_optimizer(
     groups = [
         {
             "params": [p for p in parameters if (id(p) in chosen) == is_faster],
-            "weight_decay": decay,
+            "weight_decay": decay if faster_decay or not is_faster else 0.0,
             "lr": config.lr * (factor if is_faster else 1.0),
         }
         for parameters, decay in ((decayed, config.weight_decay), (others, 0.0))

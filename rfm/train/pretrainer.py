@@ -79,7 +79,7 @@ class Pretrainer(LightningModule):
         losses = self.model(batch).losses()
         total, means = weigh(losses, vars(self.weights))
         self.log_dict({f"train/{name}": mean for name, mean in means.items()})
-        loss = sum(vars(self.weights)[name] * mean for name, mean in means.items())
+        loss = sum(vars(self.weights)[name] * mean.nan_to_num() for name, mean in means.items())
         self.log("train/loss", loss, prog_bar=True)  # of all ranks, as the means are
         return total
 
@@ -102,7 +102,7 @@ class Pretrainer(LightningModule):
 
     def configure_optimizers(self) -> Any:
         closed_form = self.model.in_context.closed_form()
-        optimizer = make_optimizer(self.model, self.optim, closed_form, _CLOSED_FORM)
+        optimizer = make_optimizer(self.model, self.optim, closed_form, _CLOSED_FORM, False)
         schedule = make_schedule(optimizer, self.optim)
         return {
             "optimizer": optimizer,

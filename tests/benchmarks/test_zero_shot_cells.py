@@ -123,7 +123,8 @@ def test_readers_of_states_find_what_is_there(classes: int) -> None:
         edges = torch.quantile(label, torch.linspace(0, 1, classes + 1)[1:-1])
         label = torch.bucketize(label, edges).float()
     none = torch.zeros(300, 0)
-    both = Examined(state, none, torch.zeros(0, dtype=torch.int64), label[:250], classes)
+    kind = torch.zeros(0, dtype=torch.int64)
+    both = Examined(state, torch.zeros(300), none, kind, label[:250], classes)
     for reader in (logistic_regression, nearest_neighbours):
         said = reader(both)
         assert said.shape == (50, max(classes, 1))
@@ -134,7 +135,7 @@ def test_readers_of_states_find_what_is_there(classes: int) -> None:
 def test_readers_know_no_class_that_has_no_example() -> None:
     state, kind = torch.randn(20, 6), torch.zeros(0, dtype=torch.int64)
     for label in (torch.full((16,), 2.0), torch.arange(16) % 2 * 2.0):
-        both = Examined(state, torch.zeros(20, 0), kind, label, 3)
+        both = Examined(state, torch.zeros(20), torch.zeros(20, 0), kind, label, 3)
         for reader in (logistic_regression, nearest_neighbours):
             said = reader(both)
             assert said[:, 1].abs().max() == 0
