@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -16,17 +17,20 @@ import torch
 from rfm.data.database import open_database
 from rfm.data.tasks import Regime, Task, open_task
 from rfm.data.tokenizer import mixture_tokenizer
+from rfm.eval.predict import predict
 from rfm.eval.predictions import score
 from rfm.eval.verbalise import verbalise
 from rfm.eval.zero_shot import (
     ContextConfig,
     Reader,
     ZeroShotAnswer,
+    ZeroShotRecommendation,
     check_askable,
     check_examples,
     in_context,
     open_zero_shot,
 )
+from rfm.eval.zero_shot_links import Choices, fit_choices
 from rfm.nn.backbone import BackboneConfig
 from rfm.nn.in_context import Examined
 from rfm.nn.model import RelationalModel
@@ -125,6 +129,34 @@ def test_chance_batches_and_the_cache_do_not_matter_but_the_draw_does(
     np.testing.assert_allclose(value(cached=True), first, atol=2e-2 * scale)  # half floats
     assert np.abs(value(seed=1) - first).max() > 1e-3 * scale
     assert np.abs(value(draws=2) - first).max() > 1e-3 * scale
+
+
+def test_a_recommendation_averages_what_draws_of_examples_say(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    task, used = task_of(task_shop, "next"), dict[int, list[np.ndarray]]()
+    for draws in (1, 2):
+        config = replace(CONFIG, draws=draws)
+        asker = open_zero_shot(model, task, task_cache, config, False)
+        assert isinstance(asker, ZeroShotRecommendation)
+        weight, fitted = asker.links.head.seen.weight, list[np.ndarray]()
+
+        def fit(found: list[Choices], first: np.ndarray, fitted: Any = fitted) -> np.ndarray:
+            fitted.append(fit_choices(found, first))
+            return fitted[-1]
+
+        def ask(*args: Any, weight: Any = weight, draws: int = draws) -> Any:
+            used.setdefault(draws, []).append(weight.detach().numpy()[0].copy())
+            return predict(*args)
+
+        with (
+            mock.patch("rfm.eval.zero_shot_links.fit_choices", fit),
+            mock.patch("rfm.eval.zero_shot_links.predict", ask),
+        ):
+            asker.ask("test", "rolling", 8, 0, {"own": in_context(model)})
+        assert len(fitted) == draws
+        np.testing.assert_allclose(used[draws][0], np.mean(fitted, axis=0)[:-1], atol=1e-6)
+    assert np.abs(used[1][0] - used[2][0]).max() > 1e-4
 
 
 def test_contexts_and_readers_share_what_was_encoded(

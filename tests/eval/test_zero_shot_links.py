@@ -22,6 +22,16 @@ def test_weights_are_found() -> None:
     np.testing.assert_allclose(found, [2.0, -1.0, 0.0], atol=0.25)
 
 
+def test_the_more_examples_the_farther_they_go() -> None:
+    truth = np.array([2.0, -1.0, 0.0])
+    left = [
+        float(np.linalg.norm(fit_choices(choices([2.0, -1.0, 0.0], n), np.zeros(3)) - truth))
+        for n in (16, 256, 1_024, 6_000)
+    ]
+    assert left == sorted(left, reverse=True)
+    assert left[1] < 0.6 * np.linalg.norm(truth)  # half of the way with 256
+
+
 def test_few_examples_leave_them_about_where_they_were() -> None:
     first = np.array([0.0, 3.0, 1.0])
     assert fit_choices([], first) is first
