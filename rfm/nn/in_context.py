@@ -18,7 +18,7 @@ from rfm.nn.backbone import States
 from rfm.nn.kernels import (
     KernelExperts,
     Opinions,
-    few,
+    fewness,
     gaussian_kernel,
     linear_kernel,
     standardised,
@@ -147,14 +147,17 @@ class InContextHead(nn.Module):
         target_KC = _targets(asked)
         expected_1SC = expected_S1.expand(-1, target_KC.shape[1])[None]
         value_ESC = torch.cat([self.experts(kernel_BSK, target_KC), expected_1SC])
-        return Opinions.of(value_ESC, target_KC, self.belief)
+        few = fewness(asked.label, asked.classes)
+        fitted_E = self.belief[:-1] * (1 - few)  # to few examples; what is expected, to none
+        belief_E = torch.cat([fitted_E, self.belief[-1:]])
+        return Opinions.of(value_ESC, target_KC, belief_E, few)
 
     def _agreed(self, asked: Examined, opinions: Opinions) -> tuple[Tensor, Tensor]:
         """Logits [S, C] or [S, B] of what the experts say together; and, of a number, where it lies
         among the others, as ``_described`` has it [S, 2]."""
-        k = asked.label.shape[0]
         trust_E = opinions.trust.mean(1)
-        size = trust_E.new_tensor([few(k), math.log(max(asked.classes, 1))])
+        few = fewness(asked.label, asked.classes)
+        size = torch.stack([few, few.new_tensor(math.log(max(asked.classes, 1)))])
         share_E = self.choice(torch.cat([trust_E, size])).softmax(0)
         weight_EC = share_E[:, None] * opinions.trust
         value_SC = torch.einsum("ec,esc->sc", weight_EC, opinions.value)
@@ -164,7 +167,7 @@ class InContextHead(nn.Module):
             if asked.classes == 2:  # what past labels say needs no example
                 past_SK = _summary(asked.told, asked)[:, :-1][:, _says_labels()]
                 always_S1, early_S1 = self.straight(past_SK).split(1, dim=1)
-                value_SC = value_SC + always_S1 + few(k) * early_S1
+                value_SC = value_SC + always_S1 + few * early_S1
                 value_SC = torch.cat([-value_SC, value_SC], dim=1) / 2
             return value_SC + _frequency(asked.label, asked.classes), none_S2
         spread = _targets(asked).square().mean().add(1e-9).sqrt()
@@ -203,7 +206,7 @@ class InContextHead(nn.Module):
             more_QC: Tensor = self.out_classes(out_QD)[:, : asked.classes]
         else:
             more_QC = self.out_bins(out_QD)
-        return first_SC[k:] + few(k) * more_QC
+        return first_SC[k:] + fewness(asked.label, asked.classes) * more_QC
 
     def _nothing(self) -> Tensor:
         """0, of all weights: several processes wait for gradients of each, whatever is asked."""

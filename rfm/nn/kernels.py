@@ -28,12 +28,12 @@ class Opinions:
     trust: Tensor
 
     @classmethod
-    def of(cls, value_ESC: Tensor, target_KC: Tensor, prior_E: Tensor) -> Opinions:
+    def of(cls, value_ESC: Tensor, target_KC: Tensor, prior_E: Tensor, few: Tensor) -> Opinions:
         """
         Args:
             value_ESC: of any scale; an expert that says the same of all is not trusted.
             target_KC: of mean 0.
-            prior_E: what is believed of each.
+            prior_E: what is believed of each. few: how much that counts, see ``fewness``.
         """
         k = target_KC.shape[0]
         mean_E1C = value_ESC[:, :k].mean(1, keepdim=True)
@@ -43,13 +43,18 @@ class Opinions:
         value_ESC = (value_ESC - mean_E1C) / spread_E1C * says_E1C
         spread_C = target_KC.square().mean(0).add(_EPS**2).sqrt()
         right_EC = (value_ESC[:, :k] * target_KC).mean(1) / spread_C
-        trust_EC = few(k) * prior_E[:, None] + (1 - few(k)) * right_EC
+        trust_EC = few * prior_E[:, None] + (1 - few) * right_EC
         return cls(value_ESC, trust_EC.clamp(0, 1) * says_E1C[:, 0])
 
 
-def few(support: int) -> float:
-    """How little so many examples say: from 1 to 0."""
-    return _FEW / (_FEW + support)
+def fewness(label_K: Tensor, classes: int) -> Tensor:
+    """How little examples say: 1 where all are of one class, towards 0 the more there are, and the
+    more evenly they are of all classes."""
+    count = label_K.new_tensor(float(label_K.shape[0]))
+    if classes:
+        share_C = torch.bincount(label_K.long(), minlength=classes) / count
+        count = count * (1 - share_C.square().sum()) * classes / (classes - 1)
+    return _FEW / (_FEW + count)
 
 
 class KernelExperts(nn.Module):
