@@ -276,9 +276,10 @@ def test_it_fine_tunes(tmp_path: Path) -> None:
         f"optim.steps=4 optim.warmup=1 tune.val_every=2 data.cache={tmp_path} data.vocab_size=400 "
         "data.workers=0 tune.parts=all"
     )
+    train, val = (replace(t, df=t.df.assign(buys=t.df["person"] % 2)) for t in (TRAIN, VALIDATION))
     for until, asked in ((VAL, VALIDATION), (TEST, QUESTIONS)):  # tuning, and the final fit
         model = FineTuned({"checkpoint": "none", "options": options})
-        model.fit(EntityTask(), database(until), TRAIN, VALIDATION, seed=1)
+        model.fit(EntityTask(), database(until), train, val, seed=1)
         value = model.predict(EntityTask(), database(until), asked)
         assert value.shape == (40,)
         assert ((value >= 0) & (value <= 1)).all()
