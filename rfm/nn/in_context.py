@@ -155,8 +155,7 @@ class InContextHead(nn.Module):
     def _agreed(self, asked: Examined, opinions: Opinions) -> tuple[Tensor, Tensor]:
         """Logits [S, C] or [S, B] of what the experts say together; and, of a number, where it lies
         among the others, as ``_described`` has it [S, 2]."""
-        trust_E = opinions.trust.mean(1)
-        few = fewness(asked.label, asked.classes)
+        trust_E, few = opinions.trust.mean(1), opinions.few
         size = torch.stack([few, few.new_tensor(math.log(max(asked.classes, 1)))])
         share_E = self.choice(torch.cat([trust_E, size])).softmax(0)
         weight_EC = share_E[:, None] * opinions.trust
@@ -165,7 +164,7 @@ class InContextHead(nn.Module):
         if asked.classes:
             value_SC = self.gain[0] * value_SC
             if asked.classes == 2:  # what past labels say needs no example
-                past_SK = _summary(asked.told, asked)[:, :-1][:, _says_labels()]
+                past_SK = _by_kind(asked.told, asked.kind)[:, _says_labels()]
                 always_S1, early_S1 = self.straight(past_SK).split(1, dim=1)
                 value_SC = value_SC + always_S1 + few * early_S1
                 value_SC = torch.cat([-value_SC, value_SC], dim=1) / 2
@@ -190,7 +189,8 @@ class InContextHead(nn.Module):
         """The experts' logits of the queries, and what the transformer adds to them: the less, the
         more examples there are, as the experts then need no help."""
         k, (state_SP, told_SF) = asked.label.shape[0], seen
-        x_SD = F.gelu(self.inner(state_SP) + self.told(_summary(told_SF, asked)))
+        told_SK = torch.cat([_by_kind(told_SF, asked.kind), asked.expected[:, None]], dim=1)
+        x_SD = F.gelu(self.inner(state_SP) + self.told(told_SK))
         if asked.classes:
             said_SD = first_SC.softmax(1) @ self.classes.weight[: asked.classes]
             label_KD, asked_D = self.classes(asked.label.long()), self.asked.weight[0]
@@ -206,7 +206,7 @@ class InContextHead(nn.Module):
             more_QC: Tensor = self.out_classes(out_QD)[:, : asked.classes]
         else:
             more_QC = self.out_bins(out_QD)
-        return first_SC[k:] + fewness(asked.label, asked.classes) * more_QC
+        return first_SC[k:] + opinions.few * more_QC
 
     def _nothing(self) -> Tensor:
         """0, of all weights: several processes wait for gradients of each, whatever is asked."""
@@ -287,11 +287,10 @@ def _says_labels() -> Tensor:
     )
 
 
-def _summary(told_SF: Tensor, asked: Examined) -> Tensor:
-    """The mean of the numbers of each kind, 0 where there is none, and what is expected."""
-    one_FK = F.one_hot(asked.kind, len(TOLD_KINDS)).to(told_SF.dtype)
-    told_SK = told_SF @ (one_FK / one_FK.sum(0).clamp(min=1))
-    return torch.cat([told_SK, asked.expected[:, None]], dim=1)
+def _by_kind(told_SF: Tensor, kind_F: Tensor) -> Tensor:
+    """The mean of the numbers of each kind, 0 where there is none."""
+    one_FK = F.one_hot(kind_F, len(TOLD_KINDS)).to(told_SF.dtype)
+    return told_SF @ (one_FK / one_FK.sum(0).clamp(min=1))
 
 
 def _frequency(label_K: Tensor, classes: int) -> Tensor:

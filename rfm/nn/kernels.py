@@ -22,10 +22,12 @@ _FEW = 32.0  # examples that weigh as much as what is believed of an expert befo
 class Opinions:
     """What experts say: value [E, S, C], of spread 1 over the support, each support row's without
     its own label; and how far each is trusted: trust [E, C], 0 to 1, the correlation with the
-    support's labels, and of few examples what is believed before there is any."""
+    support's labels, and of few examples what is believed before there is any; few: see
+    ``fewness``."""
 
     value: Tensor
     trust: Tensor
+    few: Tensor
 
     @classmethod
     def of(cls, value_ESC: Tensor, target_KC: Tensor, prior_E: Tensor, few: Tensor) -> Opinions:
@@ -44,7 +46,7 @@ class Opinions:
         spread_C = target_KC.square().mean(0).add(_EPS**2).sqrt()
         right_EC = (value_ESC[:, :k] * target_KC).mean(1) / spread_C
         trust_EC = few * prior_E[:, None] + (1 - few) * right_EC
-        return cls(value_ESC, trust_EC.clamp(0, 1) * says_E1C[:, 0])
+        return cls(value_ESC, trust_EC.clamp(0, 1) * says_E1C[:, 0], few)
 
 
 def fewness(label_K: Tensor, classes: int) -> Tensor:

@@ -27,7 +27,7 @@ from rfm.files import publish
 from rfm.nn.backbone import Backbone, BackboneConfig, States
 from rfm.nn.heads import EntityHead, HeadConfig, LinkHead, make_head
 from rfm.nn.in_context import Examined, InContextHead
-from rfm.nn.objectives import Link, Loss, MaskedRow
+from rfm.nn.objectives import Link, Loss, MaskedRow, quantile_loss
 from rfm.nn.row_encoder import RowEncoder
 
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
@@ -139,15 +139,15 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
     def answer_episode(self, episode: EpisodeBatch, states: States) -> tuple[Tensor, Tensor]:
         """Losses [Q] of its queries, see ``InContextHead``; and quantile losses [S] of what is
         expected of all labels without examples, which count where they are ``expectable``."""
-        asked = self.examine(episode, states)
+        atom_ST, weight_ST = self.masked_row.value_quantiles(states, episode.cells())
+        asked = _examined(episode, states, atom_ST, weight_ST)
         context_Q = self.in_context.losses(self.in_context(asked), episode)
-        return context_Q, self.masked_row.value_losses(states, episode.cells())
+        return context_Q, quantile_loss(atom_ST, weight_ST, episode.rank)
 
     def examine(self, episode: EpisodeBatch, states: States) -> Examined:
         """Questions as the head sees them, with what the value head expects in their cells."""
-        atom_ST, weight_ST = self.masked_row.value_quantiles(states, episode.cells())
-        expected_S = (weight_ST * atom_ST).sum(1) - episode.marginal.mean()
-        return Examined.of(states, episode, expected_S * episode.named)
+        quantiles = self.masked_row.value_quantiles(states, episode.cells())
+        return _examined(episode, states, *quantiles)
 
     def compare_episode(
         self, episode: EpisodeBatch
@@ -227,6 +227,14 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
                     f"the Hub: {error}"
                 ) from error
         return read_model(folder, device)
+
+
+def _examined(
+    episode: EpisodeBatch, states: States, atom_ST: Tensor, weight_ST: Tensor
+) -> Examined:
+    """Questions with the quantiles that are expected in the cells of their labels."""
+    expected_S = (weight_ST * atom_ST).sum(1) - episode.marginal.mean()
+    return Examined.of(states, episode, expected_S * episode.named)
 
 
 def read_model(folder: Path, device: str = "cpu") -> RelationalModel:
