@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rfm.data.attach import AttachedTask
 from rfm.data.degrees import count_children
 from rfm.data.graph import STATIC
+from rfm.data.hidden import NOTHING, Hidden
 from rfm.data.sampler import Seeds
 from rfm.data.serialise import value_ranks
 from rfm.data.store import RowStore, TableStore
@@ -71,33 +72,48 @@ class ChildMeans:
             kinds += [0, 1, *(2 + i for i in range(len(_LAST)) for _ in columns)]
         return kinds
 
+    @property
+    def subjects(self) -> list[tuple[tuple[int, ...], int]]:
+        """What each number is about, see ``Told.subjects``."""
+        found = list[tuple[tuple[int, ...], int]]()
+        for key in self.tables:
+            columns = self.columns(self.graph.foreign_keys[key].child).tolist()
+            found += [((2 * key,), column) for column in [-1, -1, *columns * len(_LAST)]]
+        return found
+
     def columns(self, table: int) -> Ints:
         """Those of a table that means are told of."""
         columns = number_columns(self.store.tables[table])
         return columns[columns != self.asked[1]] if table == self.asked[0] else columns
 
-    def features(self, entity: Ints, now: Ints, cutoff: Ints) -> Floats:
+    def features(self, entity: Ints, now: Ints, cutoff: Ints, hidden: Hidden = NOTHING) -> Floats:
         """[n, H] of questions about entities [n], asked at ``now`` of what is there by ``cutoff``
         [n], unix seconds.
 
         For each foreign key: log(1 + how many children there are), log(1 + age of the latest, in
         timedeltas); the mean rank of each column's numbers, from -1 to 1, over the latest children.
         All is 0 of an entity that is not there yet, whose children the graph does not reach either.
+
+        Args:
+            hidden: rows that the questions must not see; by default none.
         """
         parts = [np.zeros((entity.size, 0), dtype=np.float32)]
         for key in self.tables:
-            parts += self._of_key(key, entity, now, cutoff)
+            parts += self._of_key(key, entity, (now, cutoff), hidden)
         out = np.concatenate(parts, axis=1).astype(np.float32)
-        out[~self.is_there(entity, cutoff)] = 0
+        out[~self.is_there(entity, cutoff, hidden)] = 0
         return out
 
-    def is_there(self, entity: Ints, cutoff: Ints) -> npt.NDArray[np.bool_]:
+    def is_there(self, entity: Ints, cutoff: Ints, hidden: Hidden) -> npt.NDArray[np.bool_]:
         """[n]: whether the rows of entities [n] are there by their cutoffs [n]."""
-        return np.asarray(self.graph.row_time[self.first_entity + entity]) <= cutoff
+        row = self.first_entity + entity
+        return np.asarray(self.graph.row_time[row] <= cutoff) & ~hidden.has(row)
 
-    def _of_key(self, key: int, entity: Ints, now: Ints, cutoff: Ints) -> list[Floats]:
-        graph, table = self.graph, self.tables[key]
-        child, count = self.latest(key, entity, cutoff)
+    def _of_key(
+        self, key: int, entity: Ints, when: tuple[Ints, Ints], hidden: Hidden
+    ) -> list[Floats]:
+        (now, cutoff), graph, table = when, self.graph, self.tables[key]
+        child, count = self.latest(key, entity, cutoff, hidden)
         there = child >= 0
         time = np.asarray(graph.row_time[np.where(there[:, 0], child[:, 0], 0)])
         age = np.where(there[:, 0] & (time != STATIC), now - time, 0) / self.timedelta
@@ -110,19 +126,24 @@ class ChildMeans:
         means = [total[:, n - 1] / np.maximum(number[:, n - 1], 1) for n in _LAST]
         return [np.log1p(count)[:, None], np.log1p(age.clip(min=0))[:, None], *means]
 
-    def latest(self, key: int, entity: Ints, cutoff: Ints) -> tuple[Ints, Ints]:
+    def latest(self, key: int, entity: Ints, cutoff: Ints, hidden: Hidden) -> tuple[Ints, Ints]:
         """Global rows [n, most] of the latest children, the latest first, -1 where there are no
         more; and how many [n] there are in all."""
         graph, rows = self.graph, self.first_entity + entity
         number, keys = np.arange(entity.size), np.full(entity.size, key)
         count = count_children(graph, Seeds.at(rows, cutoff), number, rows, keys).astype(np.int64)
         start = np.asarray(graph.child_ptr[graph.child_ptr_start[key] + entity])
-        back = np.arange(1, max(_LAST) + 1)
+        back = np.arange(1, max(_LAST) + hidden.most + 1)
         place = (start + count)[:, None] - back
         child = np.full(place.shape, -1, dtype=np.int64)
         there = back <= count[:, None]
         child[there] = graph.child[place[there]]
-        return child, count
+        if hidden.row.size:
+            child[hidden.has(child)] = -1
+            child = np.take_along_axis(child, np.argsort(child < 0, axis=1, kind="stable"), axis=1)
+            seeds = hidden.blind(Seeds.at(rows, cutoff))
+            count = count_children(graph, seeds, number, rows, keys).astype(np.int64)
+        return child[:, : max(_LAST)], count
 
 
 def number_columns(table: TableStore) -> Ints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +15,9 @@ from rfm.data.batch import EpisodeBatch
 from rfm.data.cached import EncodedRows, RowStates
 from rfm.data.draws import MaskedDraw, hide
 from rfm.data.generated import GeneratedTask
+from rfm.data.hidden import NOTHING, Hidden
 from rfm.data.overlay import overlay
-from rfm.data.sampler import Seeds, fan_outs, sample
+from rfm.data.sampler import Seeds, Subgraph, fan_outs, sample
 from rfm.data.serialise import MASKED, REMOVED, VISIBLE, TokenIds
 from rfm.data.store import CellColumn, RowStore
 from rfm.data.targets import Source, TokenBudget
@@ -60,6 +62,7 @@ class LaidTask:
         self.task, self.config = task, config
         self.tokenizer, self.ids = tokenizer, TokenIds.of(tokenizer)
         self.told = Told(store, task, config.history > 0 and not task.timeless)
+        self.rows = store.num_rows  # of the database, without the task's own
         self.num_known = int((task.known <= until).sum())
         self.cache = None if cache is None else _Cached(*cache, store.num_rows)
         zeros = (0,) * hops
@@ -79,6 +82,12 @@ class LaidTask:
             self.fate[task.column] = MASKED
         self.reach = fan_outs(self.store.graph, (0, config.children, *zeros)[:hops], own)
 
+    def reading(self, cache: RowStates, source: int) -> LaidTask:
+        """The same, with the states of the database's rows from elsewhere."""
+        other = copy(self)
+        other.cache = _Cached(cache, source, self.rows)
+        return other
+
     @property
     def column(self) -> CellColumn:
         """The column that is asked for."""
@@ -91,17 +100,34 @@ class LaidTask:
         task = self.task
         return task.named and self.column.is_value and bool(task.key) and not task.names
 
-    def batch(self, number: Ints, cutoff: Ints, support: int, key: int) -> EpisodeBatch:
+    def sample(
+        self, number: Ints, cutoff: Ints, support: int, key: int, hidden: Hidden
+    ) -> tuple[Seeds, Subgraph]:
+        """What rows of the task [S] see, see ``batch``."""
+        entity = self.task.rows.entity[number]
+        seeds = Seeds.at(self.first + (number if self.task.key else entity), cutoff)
+        if self.task.timeless:  # no cutoff keeps what is asked for from examples and other queries
+            seeds = hide(seeds, np.unique(seeds.row[support:]))
+        seeds = hidden.blind(seeds)
+        rows = self.config.max_rows
+        return seeds, sample(self.store.graph, seeds, self.reach, "last", rows, key)
+
+    def batch(
+        self,
+        number: Ints,
+        cutoff: Ints,
+        support: int,
+        key: int,
+        hidden: Hidden = NOTHING,
+    ) -> EpisodeBatch:
         """Rows of the task [S], by number, as of their cutoffs [S]: the examples, then the queries.
 
         Args:
             key: of the columns' order; 0 keeps it.
+            hidden: rows that they must not see; by default none.
         """
         rows, config, stats = self.task.rows, self.config, self.column.stats
-        seeds = Seeds.at(self.first + (number if self.task.key else rows.entity[number]), cutoff)
-        if self.task.timeless:  # no cutoff keeps what is asked for from examples and other queries
-            seeds = hide(seeds, np.sort(seeds.row[support:]))
-        graph = sample(self.store.graph, seeds, self.reach, "last", config.max_rows, key)
+        seeds, graph = self.sample(number, cutoff, support, key, hidden)
         base = question_batch(
             Source(self.store, tuple(0 for _ in self.store.tables), 0),
             MaskedDraw(seeds, graph, np.tile(self.fate, (number.size, 1))),
@@ -119,7 +145,7 @@ class LaidTask:
         return EpisodeBatch(
             **vars(base),
             question=torch.from_numpy(number),
-            told=torch.from_numpy(self.told(number, cutoff)),
+            told=torch.from_numpy(self.told(number, cutoff, hidden)),
             label=torch.from_numpy(rows.label[number][:, None].astype(np.float32)),
             kind=torch.from_numpy(self.told.kinds),
             rank=torch.from_numpy(stats.rank(stats.standardise(rows.label[number]))),

@@ -121,14 +121,16 @@ def _write_states(
             rows = np.arange(start, min(start + _ROWS, end))
             visible = np.zeros((rows.size, 0), dtype=np.uint8)
             tokens = serialise(store, rows, visible, ids, max_tokens, 0)
-            file.write(_encode(encoder, tokens, len(store.tables[table].columns), device).tobytes())
+            columns = len(store.tables[table].columns)
+            file.write(encode_rows(encoder, tokens, columns, device).tobytes())
     encoder.to(home)
 
 
-def _encode(
+def encode_rows(
     encoder: RowEncoder, tokens: TokenRows, columns: int, device: torch.device
 ) -> npt.NDArray[np.float16]:
-    """[n, 1 + columns, width]."""
+    """[n, 1 + columns, width] of rows [n] of one table: first the row's state, then its cells' (not
+    a number where there is none)."""
     buckets, place = make_buckets(tokens, 0, _BUCKET_ROWS)
     original = np.argsort(place)
     out = np.full((place.size, 1 + columns, encoder.width), np.nan, dtype=np.float16)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -141,14 +141,10 @@ class ZeroShot:
     ) -> dict[str, ZeroShotAnswer]:
         """Answers of readers to all rows of a split, from ``context`` examples. Where there is no
         example, that of the verbaliser, under the first name alone."""
-        stale = self.task.rows(split).time - self.task.cutoffs(split, regime)
-        known, asked = self.known(split), np.unique(self.task.rows(split).entity)
-        parents = parents_of(self.store, self.asked.entity_table, self.anchor(split))
         laid = self.lay(split)
         values: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in readers}
         for draw in range(self.config.draws):
-            rng = np.random.default_rng([seed, _STREAM, draw])
-            support = draw_support(self.rows, known, context, self.config.mix, asked, parents, rng)
+            support, told_by = self.draw(split, regime, context, seed, draw)
             examples = self.rows.label[support]
             warnings = check_examples(self.task, examples, context)
             if self.asked.given and regime == "frozen":
@@ -156,7 +152,6 @@ class ZeroShot:
                     f"{self.task.full_name}: rows of the frozen regime are not there yet, so that "
                     "answers come of their numbers and of past labels alone"
                 )
-            told_by = self.rows.time[support] - rng.choice(stale, support.size)
             for name, value in self._answers(
                 laid, split, regime, support, told_by, readers
             ).items():
@@ -170,6 +165,17 @@ class ZeroShot:
             for name, own in values.items()
             if own
         }
+
+    def draw(
+        self, split: TaskSplit, regime: Regime, context: int, seed: int, draw: int
+    ) -> tuple[Ints, Ints]:
+        """Examples [K] of one draw, by number, and their cutoffs [K]: as stale as questions are."""
+        stale = self.task.rows(split).time - self.task.cutoffs(split, regime)
+        known, asked = self.known(split), np.unique(self.task.rows(split).entity)
+        parents = parents_of(self.store, self.asked.entity_table, self.anchor(split))
+        rng = np.random.default_rng([seed, _STREAM, draw])
+        support = draw_support(self.rows, known, context, self.config.mix, asked, parents, rng)
+        return support, self.rows.time[support] - rng.choice(stale, support.size)
 
     def known(self, split: TaskSplit) -> Ints:
         """Numbers of the rows whose labels are known by the anchor, in the order of time."""
@@ -218,10 +224,7 @@ class ZeroShot:
             support: how many of them are examples: all or none.
         """
         batches = self._batches(laid, number, cutoff, support)
-        parts = [self.model.examine(batch, self.model.backbone(batch)) for batch in batches]
-        names = ("state", "expected", "told", "label")
-        state, expected, told, label = (torch.cat([getattr(p, n) for p in parts]) for n in names)
-        return replace(parts[0], state=state, expected=expected, told=told, label=label)
+        return Examined.join([self.model.examine(one, self.model.backbone(one)) for one in batches])
 
     def _batches(
         self, laid: LaidTask, number: Ints, cutoff: Ints, support: int
@@ -244,14 +247,14 @@ class ZeroShot:
 
     def _raw(self, split: TaskSplit, value: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """What readers answer, in the task's own units, as ``Predictions`` has it."""
-        center, unit = self._unit(split)
+        center, unit = self.unit(split)
         if self.asked.classes == 0:
             return np.asarray(value * unit + center)
         return value[:, 1:] if self.task.task_type == "binary_classification" else value
 
     def lay(self, split: TaskSplit) -> LaidTask:
         """The task laid over its database, with numbers in units of those known by the anchor."""
-        center, unit = self._unit(split)
+        center, unit = self.unit(split)
         return LaidTask(
             self.store,
             self.asked.relabelled_as((self.rows.label - center) / unit),

@@ -7,6 +7,7 @@ classes, B bins, E experts.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,6 +67,13 @@ class Examined:
         return replace(
             self, state=self.state[span], expected=self.expected[span], told=self.told[span]
         )
+
+    @classmethod
+    def join(cls, parts: Sequence[Examined]) -> Examined:
+        """Questions of one task one after the other: all of them examples, or none."""
+        names = ("state", "expected", "told", "label")
+        state, expected, told, label = (torch.cat([getattr(p, n) for p in parts]) for n in names)
+        return replace(parts[0], state=state, expected=expected, told=told, label=label)
 
     def followed_by(self, queries: Examined) -> Examined:
         """The same examples with these queries after them."""

@@ -1,0 +1,248 @@
+"""Signals in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rfm.data.batch import TOLD_KINDS
+from rfm.data.laid import LaidTask
+from rfm.data.task_rows import Ints
+from rfm.eval.explain_occlusion import Asked, Situation
+from rfm.eval.explain_rows import KNOWN, QUESTION, EdgePath
+from rfm.eval.zero_shot import ZeroShot
+
+_DAY = 86_400
+_SAME, _MUCH = 0.3, 1.5  # standard deviations
+_LAST = {
+    "last 3 labels": 3, "last 10 labels": 10, "labels": 64,
+    "last label": 1, "2nd last label": 2, "3rd last label": 3, "4th last label": 4,
+    "last 4 children": 4, "last 16 children": 16, "last 64 children": 64,
+    "parents of children": 16,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of one question: what it is told [F], and how many standard deviations that is
+    from the examples' mean [F]; when it is asked and up to when it sees anything; the median and
+    the spread of its labels."""
+
+    laid: LaidTask
+    entity: int
+    now: int
+    cutoff: int
+    told: npt.NDArray[np.float32]
+    apart: npt.NDArray[np.float32]
+    unit: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls, asker: ZeroShot, situation: Situation, asked: Asked, unit: tuple[float, float]
+    ) -> Facts:
+        told = situation.laid.told(*asked.times(1))[0]
+        usual = situation.shown[0].told.cpu().numpy()
+        apart = (told - usual.mean(0)) / np.maximum(usual.std(0), 1e-6)
+        now = int(asker.rows.time[asked.number])
+        return cls(situation.laid, asked.entity, now, asked.cutoff, told, apart, unit)
+
+
+def table_at(laid: LaidTask, path: EdgePath) -> int:
+    """The number of the table at the end of a path from the entity."""
+    if path == QUESTION:
+        return len(laid.store.tables) - 1 if laid.task.key else laid.task.entity_table
+    if not path:
+        return laid.task.entity_table
+    key = laid.store.graph.foreign_keys[path[-1] // 2]
+    return key.parent if path[-1] % 2 else key.child
+
+
+def path_words(laid: LaidTask, path: EdgePath) -> str:
+    """Foreign keys as they are walked, such as
+    ``orders.customer_id, then orders.product_id -> products``."""
+    graph, steps = laid.store.graph, []
+    for edge in path if path != QUESTION else ():
+        key = graph.foreign_keys[edge // 2]
+        step = f"{laid.store.tables[key.child].name}.{key.column}"
+        steps.append(f"{step} -> {laid.store.tables[key.parent].name}" if edge % 2 else step)
+    return ", then ".join(steps)
+
+
+def say(
+    facts: Facts, path: EdgePath, column: int, rows: Ints, told: Mapping[int, float], moved: float
+) -> str:
+    """One sentence about a signal.
+
+    Args:
+        rows: global rows that it names. told: what the numbers told of it moved, by number.
+        moved: what it moved in all.
+    """
+    main = max(told, key=lambda f: abs(told[f]), default=-1)
+    kind = TOLD_KINDS[int(facts.laid.told.kinds[main])] if main >= 0 else ""
+    apart = float(facts.apart[main]) if main >= 0 else 0.0
+    if path == QUESTION:
+        what, usual = "the time that it is asked at", ""
+    elif not path:
+        what, usual = _of_entity(facts, column, kind), _compared(apart, "higher", "lower")
+    elif path[-1] == facts.laid.store.graph.num_edge_types - 2 and facts.laid.task.key:
+        what, usual = (
+            _of_labels(facts, path, column, rows, kind),
+            _compared(apart, "higher", "lower"),
+        )
+    elif column < 0:
+        what, usual = _of_rows(facts, path, rows, kind, apart)
+    else:
+        what, usual = (
+            _of_column(facts, path, column, rows, kind),
+            _compared(apart, "higher", "lower"),
+        )
+    usual = f", {usual} than usual," if usual and main >= 0 else ""
+    return f"{what}{usual} {'raises' if moved > 0 else 'lowers'} it"
+
+
+def _compared(apart: float, more: str, less: str) -> str:
+    if abs(apart) < _SAME:
+        return ""
+    return ("much " if abs(apart) > _MUCH else "") + (more if apart > 0 else less)
+
+
+def _of_entity(facts: Facts, column: int, kind: str) -> str:
+    t = facts.laid.task.entity_table
+    name = facts.laid.store.tables[t].name
+    if column >= 0:
+        row = np.array([facts.entity])
+        label = facts.laid.store.tables[t].columns[column].name
+        return f"{name}.{label} = {_values(facts, t, row, column)}"
+    if kind == "age":
+        start = facts.laid.store.graph.table_start[t]
+        born = int(facts.laid.store.graph.row_time[start + facts.entity])
+        return f"the age of this row of {name}, {_days(facts.now - born)}"
+    return f"this row of {name} as a whole"
+
+
+def _of_labels(facts: Facts, path: EdgePath, column: int, rows: Ints, kind: str) -> str:
+    task, laid = facts.laid.task, facts.laid
+    name = laid.store.tables[task.entity_table].name
+    whose = f"of this row of {name}"
+    if len(path) > 1:
+        key = laid.store.graph.foreign_keys[path[0] // 2]
+        whose = f"of rows of {name} with the same {key.column}"
+    if not rows.size:
+        return f"the absence of past labels {whose}"
+    kind = kind.removesuffix(" of the parent")
+    if column < 0 or column == KNOWN:
+        if kind == "label age":
+            latest = int(laid.store.graph.row_time[rows[0]])
+            return f"the age of the latest known label {whose}, {_days(facts.now - latest)}"
+        many = f"{rows.size} or more" if rows.size >= 64 else str(rows.size)
+        return f"the number of known labels {whose}, {many},"[:-1]
+    label = task.rows.label[rows - laid.first]
+    nth = {"2nd last label": 1, "3rd last label": 2, "4th last label": 3}.get(kind, -1)
+    if 0 <= nth < label.size:
+        return f"the {kind} {whose}, {_label(facts, label[nth : nth + 1])}"
+    last = label[: _LAST.get(kind, 64)]
+    if last.size == 1:
+        return f"the last label {whose}, {_label(facts, last)}"
+    return f"{task.target} of the last {last.size} known labels {whose}, {_label(facts, last)}"
+
+
+def _label(facts: Facts, label: npt.NDArray[np.float64]) -> str:
+    task = facts.laid.task
+    if task.names:
+        value, count = np.unique(label, return_counts=True)
+        return (
+            f"mostly {task.names[int(value[count.argmax()])]!r}"
+            if label.size > 1
+            else repr(task.names[int(label[0])])
+        )
+    if task.classes:
+        yes = int(label.sum())
+        return f"{yes} of {label.size} true" if label.size > 1 else ("true" if yes else "false")
+    center, unit = facts.unit
+    return ("on average " if label.size > 1 else "") + _number(float(label.mean()) * unit + center)
+
+
+def _of_rows(facts: Facts, path: EdgePath, rows: Ints, kind: str, apart: float) -> tuple[str, str]:
+    laid = facts.laid
+    where = f"rows of {laid.store.tables[table_at(laid, path)].name} by {path_words(laid, path)}"
+    if not rows.size:
+        return f"the absence of {where}", ""
+    time = np.asarray(laid.store.graph.row_time[rows])
+    if kind in ("child age", "child lateness"):
+        later = apart if kind == "child lateness" else -apart
+        return (
+            f"the age of the latest of the {where}, {_days(facts.now - int(time[0]))}",
+            _compared(-later, "older", "younger"),
+        )
+    more = _compared(apart, "more", "fewer")
+    for name, span in (("children of a timedelta", 1), ("children of 4 timedeltas", 4)):
+        if kind == name:
+            days = span * laid.task.timedelta
+            count = int(np.round(np.expm1(facts.told[_index(facts, path, name)])))
+            return f"the number of {where} in the last {_days(days)}, {count}", more
+    if kind == "child count":
+        count = int(np.round(np.expm1(facts.told[_index(facts, path, kind)])))
+        return f"the number of {where}, {count}", more
+    return f"what the {rows.size} {where} are as a whole", ""
+
+
+def _index(facts: Facts, path: EdgePath, kind: str) -> int:
+    subjects, kinds = facts.laid.told.subjects, facts.laid.told.kinds
+    return next(
+        f
+        for f, (own, _) in enumerate(subjects)
+        if own == path and TOLD_KINDS[int(kinds[f])] == kind
+    )
+
+
+def _of_column(facts: Facts, path: EdgePath, column: int, rows: Ints, kind: str) -> str:
+    laid, t = facts.laid, table_at(facts.laid, path)
+    name = f"{laid.store.tables[t].name}.{laid.store.tables[t].columns[column].name}"
+    if not rows.size:
+        return f"the absence of {name} by {path_words(laid, path)}"
+    last = rows if kind == "parents of children" else rows[: _LAST.get(kind, rows.size)]
+    local = last - int(laid.store.graph.table_start[t])
+    value = _values(facts, t, local, column)
+    if last.size == 1:
+        return f"{name} by {path_words(laid, path)} = {value}"
+    which = "" if kind == "parents of children" or path[-1] % 2 else "last "
+    return f"{name} of the {which}{last.size} rows by {path_words(laid, path)}, {value}"
+
+
+def _values(facts: Facts, table: int, rows: Ints, column: int) -> str:
+    """What a column holds in local rows of a table."""
+    own = facts.laid.store.tables[table]
+    about = own.columns[column]
+    if about.is_value:
+        z = own.values(rows, column)
+        raw = about.stats.raw(z[~np.isnan(z)])
+        if not raw.size:
+            return "null"
+        if about.kind == "datetime":
+            day = np.datetime64(int(np.median(raw)), "D")
+            return str(day) if raw.size == 1 else f"about {day}"
+        if about.kind == "boolean":
+            yes = int((raw > 0.5).sum())
+            return f"{yes} of {raw.size} true" if raw.size > 1 else ("true" if yes else "false")
+        return ("on average " if raw.size > 1 else "") + _number(float(raw.mean()))
+    texts = [facts.laid.tokenizer.decode(own.text(int(row), column).tolist()) for row in rows]
+    texts = [text.strip() for text in texts if text]
+    if not texts:
+        return "null"
+    most = max(set(texts), key=lambda text: (texts.count(text), text))
+    short = most if len(most) <= 40 else most[:37] + "..."
+    return repr(short) if len(set(texts)) == 1 else f"mostly {short!r}"
+
+
+def _number(x: float) -> str:
+    return f"{x:,.0f}" if abs(x) >= 1_000 else f"{x:.3g}"
+
+
+def _days(seconds: int) -> str:
+    days = seconds / _DAY
+    if abs(days) < 2:
+        return f"{seconds / 3600:.0f} hours"
+    return f"{days:,.0f} days"
