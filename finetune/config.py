@@ -15,16 +15,13 @@ from rfm.train.finetuner import TuneConfig
 from rfm.train.metrics import WandbMode
 from rfm.train.optim import OptimConfig
 from rfm.train.trainer import TrainerConfig
+from rfm.train.tuning import tuning_optim
 
 # What may differ between a run and its continuation.
 FREE = (
     "run_dir", "seed", "seeds", "data.root", "data.cache", "data.workers", "trainer.devices",
     "wandb",
 )  # fmt: skip
-
-
-def _optim() -> OptimConfig:
-    return OptimConfig(steps=300, lr=5e-4, warmup=20, ema=0.98)
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class FinetuneConfig:
     data: TaskData = setting(factory=TaskData)
     question: QuestionConfig = setting(factory=QuestionConfig)
     tune: TuneConfig = setting(factory=TuneConfig)
-    optim: OptimConfig = setting(factory=_optim)
+    optim: OptimConfig = setting(factory=tuning_optim)
     model: BackboneConfig = setting(
         factory=BackboneConfig, help="without a checkpoint; with one, it is the checkpoint's"
     )

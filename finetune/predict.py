@@ -12,12 +12,10 @@ from typing import Any
 
 from finetune.config import TaskData
 from rfm.config import run_command, setting
-from rfm.config_types import build
 from rfm.data.database import open_source
-from rfm.data.questions import QuestionConfig, QuestionSampler
 from rfm.data.task_rows import TaskSplit
-from rfm.data.tasks import Regime, Task, open_task
-from rfm.eval.asking import open_questions
+from rfm.data.tasks import Regime, open_task
+from rfm.eval.asking import open_tuned
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.predictions import METRICS, Predictions, score, write_predictions
 from rfm.nn.model import RelationalModel
@@ -68,31 +66,6 @@ def answer(config: PredictConfig) -> dict[str, Any]:
         "rows": len(value),
         metric: score(task, config.split, predictions),
     }
-
-
-def open_tuned(model: RelationalModel, task: Task, cache: Path) -> QuestionSampler:
-    """The questions of a task, as a fine-tuned model was asked them.
-
-    Raises:
-        ValueError: if the model's head answers another type of task, or is told other things.
-    """
-    head, tuned = model.head.config, model.about["finetuned"]
-    outputs = task.top_k or task.outputs
-    if (head.task_type, head.outputs) != (task.task_type, outputs):
-        raise ValueError(
-            f"the checkpoint answers {head.task_type} with {head.outputs} numbers, but "
-            f"{task.full_name} is {task.task_type} and wants {outputs}"
-        )
-    config = build(QuestionConfig, tuned["question"], "question", None)
-    sampler = open_questions(model, task, config, cache, tuned["cached"])
-    told = sampler.tell(head.center, head.scale) if head.told else 0
-    if told != head.told:
-        raise ValueError(
-            f"the checkpoint's head is told {head.told} numbers, but {task.full_name} has {told} "
-            "to tell: was it fine-tuned on a database with other foreign keys or columns, or by "
-            "an older version? Fine-tune it on this one"
-        )
-    return sampler
 
 
 if __name__ == "__main__":

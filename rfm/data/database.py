@@ -382,7 +382,8 @@ def open_source(spec: str, root: Path | None, kinds: Path | None) -> Database:
     return replace(database, overrides=overrides)
 
 
-def _main(config: DescribeConfig) -> Mapping[str, Any]:
+def describe_spec(config: DescribeConfig) -> Mapping[str, Any]:
+    """Print what a database's columns were taken for."""
     from rfm.data.checks import check_database
 
     database = open_source(config.database, config.data.root, config.data.kinds)
@@ -402,4 +403,4 @@ def _main(config: DescribeConfig) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    run_command(DescribeConfig, _main, prog="python -m rfm.data.database", doc=__doc__)
+    run_command(DescribeConfig, describe_spec, prog="python -m rfm.data.database", doc=__doc__)

@@ -47,7 +47,8 @@ class Task:
 
     ``entity_column`` holds rows of ``entity_table``; in a recommendation ``target`` holds lists of
     rows of ``destination_table`` ("" in other tasks), of which ``top_k`` are wanted. ``timedelta``
-    in seconds. ``hidden``: (table, column) pairs of the database that it must not see.
+    in seconds. ``hidden``: (table, column) pairs of the database that it must not see. Its rows and
+    classes are read from its folder, unless they are given (``_rows``, ``_classes``).
     """
 
     name: str
@@ -64,6 +65,7 @@ class Task:
     destination_table: str = ""
     top_k: int = 0
     _rows: dict[TaskSplit, TaskRows] = field(default_factory=dict)
+    _classes: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -95,8 +97,8 @@ class Task:
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Of a multiclass task, those that training rows have; of others none."""
-        if self.task_type != "multiclass_classification":
-            return ()
+        if self.task_type != "multiclass_classification" or self._classes:
+            return self._classes
         values = read_frame(self.path("train"), [self.target])[self.target]
         try:
             return class_names(values)
@@ -292,7 +294,7 @@ def check_seed_times(task: Task) -> None:
         rows = task.rows(split)
         before = int((rows.time < first_time).sum())
         start = pd.Timestamp(first_time, unit="s") if before else pd.NaT
-        if before == len(rows):
+        if before and before == len(rows):
             raise ValueError(
                 f"{task.path(split)}: every seed time is before {start}, the first row of "
                 f"{task.database.name}: nothing can be seen by then"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rfm.config_types import build
 from rfm.data.attach import attach_task
 from rfm.data.prepare import prepare
 from rfm.data.questions import QuestionConfig, QuestionSampler
@@ -46,6 +47,31 @@ def open_questions(
         states = cache_rows(encoder, [store], ids, cache, config.max_tokens, but=[name])
     kind = RecommendSampler if task.task_type == "recommendation" else QuestionSampler
     return kind(attached, store, ids, model.settings.hops, config, states)
+
+
+def open_tuned(model: RelationalModel, task: Task, cache: Path) -> QuestionSampler:
+    """The questions of a task, as a fine-tuned model was asked them.
+
+    Raises:
+        ValueError: if the model's head answers another type of task, or is told other things.
+    """
+    head, tuned = model.head.config, model.about["finetuned"]
+    outputs = task.top_k or task.outputs
+    if (head.task_type, head.outputs) != (task.task_type, outputs):
+        raise ValueError(
+            f"the checkpoint answers {head.task_type} with {head.outputs} numbers, but "
+            f"{task.full_name} is {task.task_type} and wants {outputs}"
+        )
+    config = build(QuestionConfig, tuned["question"], "question", None)
+    sampler = open_questions(model, task, config, cache, tuned["cached"])
+    told = sampler.tell(head.center, head.scale) if head.told else 0
+    if told != head.told:
+        raise ValueError(
+            f"the checkpoint's head is told {head.told} numbers, but {task.full_name} has {told} "
+            "to tell: was it fine-tuned on a database with other foreign keys or columns, or by "
+            "an older version? Fine-tune it on this one"
+        )
+    return sampler
 
 
 def anchor_of(task: Task, split: TaskSplit) -> int:

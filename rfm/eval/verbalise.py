@@ -6,6 +6,7 @@ scores the name of each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +22,11 @@ from rfm.nn.model import RelationalModel
 
 
 @torch.no_grad()
-def verbalise(model: RelationalModel, laid: LaidTask, batch: EpisodeBatch) -> Tensor:
-    """[S, C] probabilities of the classes, or numbers [S, 1], in the units of the laid task.
+def verbalise(
+    model: RelationalModel, laid: LaidTask, batch: EpisodeBatch, shares: Sequence[float] = (0.5,)
+) -> Tensor:
+    """[S, C] probabilities of the classes, or [S, H] what each number is below with probabilities
+    ``shares`` [H], in the units of the laid task.
 
     Raises:
         ValueError: for numbers of which none is known: they have no scale.
@@ -47,17 +51,18 @@ def verbalise(model: RelationalModel, laid: LaidTask, batch: EpisodeBatch) -> Te
         above_ST = ((atom_ST - low) / (high - low)).clamp(0, 1)
         share_S = (weight_ST * above_ST).sum(1)
         return torch.stack([1 - share_S, share_S], dim=1)
-    rank = _median(atom_ST, weight_ST).cpu().numpy()
-    z = np.interp(rank, stats.knot_u, stats.knot_z)
-    return torch.from_numpy(stats.raw(z))[:, None]
+    rank_SH = _below(atom_ST, weight_ST, shares).cpu().numpy()
+    z_SH = np.interp(rank_SH, stats.knot_u, stats.knot_z)
+    return torch.from_numpy(stats.raw(z_SH))
 
 
-def _median(atom_ST: Tensor, weight_ST: Tensor) -> Tensor:
-    """The smallest atom [S] that half of the weight is not above."""
+def _below(atom_ST: Tensor, weight_ST: Tensor, shares: Sequence[float]) -> Tensor:
+    """The smallest atoms [S, H] that shares [H] of the weight are not above."""
     atom_ST, order = atom_ST.sort(dim=1)
     until_ST = weight_ST.gather(1, order).cumsum(1)
-    at_S1 = (until_ST < 0.5).sum(1, keepdim=True).clamp(max=atom_ST.shape[1] - 1)
-    return atom_ST.gather(1, at_S1)[:, 0]
+    share_H = until_ST.new_tensor(shares)
+    at_SH = (until_ST[:, None] < share_H[:, None]).sum(2).clamp(max=atom_ST.shape[1] - 1)
+    return atom_ST.gather(1, at_SH)
 
 
 def _by_name(model: RelationalModel, laid: LaidTask, states: States, size: int) -> Tensor:

@@ -9,7 +9,7 @@ seed time, the examples up to theirs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -138,9 +138,14 @@ class ZeroShot:
         context: int,
         seed: int,
         readers: Mapping[str, Reader],
+        shares: Sequence[float] = (0.5,),
     ) -> dict[str, ZeroShotAnswer]:
         """Answers of readers to all rows of a split, from ``context`` examples. Where there is no
-        example, that of the verbaliser, under the first name alone."""
+        example, that of the verbaliser, under the first name alone.
+
+        Args:
+            shares: what the verbaliser says of a number: what it is below with these probabilities.
+        """
         laid = self.lay(split)
         values: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in readers}
         for draw in range(self.config.draws):
@@ -152,9 +157,11 @@ class ZeroShot:
                     f"{self.task.full_name}: rows of the frozen regime are not there yet, so that "
                     "answers come of their numbers and of past labels alone"
                 )
-            for name, value in self._answers(
-                laid, split, regime, support, told_by, readers
-            ).items():
+            if support.size:
+                found = self._answers(laid, split, regime, support, told_by, readers)
+            else:
+                found = {next(iter(readers)): self._verbalised(laid, split, regime, shares)}
+            for name, value in found.items():
                 values[name].append(value)
         return {
             name: ZeroShotAnswer(
@@ -193,8 +200,6 @@ class ZeroShot:
     ) -> dict[str, npt.NDArray[np.float64]]:
         """[n, C] answers to the rows of a split, from examples [K] as of their cutoffs [K]."""
         with evaluating(self.model):
-            if not support.size:
-                return {next(iter(readers)): self._verbalised(laid, split, regime)}
             shown = self.examine(laid, support, told_by, support.size)
             if (split, regime) not in self._encoded:
                 number, cutoff = self.number(split), self.task.cutoffs(split, regime)
@@ -207,14 +212,16 @@ class ZeroShot:
                 out[name] = self._raw(split, answer.double().cpu().numpy())
             return out
 
+    @torch.no_grad()
     def _verbalised(
-        self, laid: LaidTask, split: TaskSplit, regime: Regime
+        self, laid: LaidTask, split: TaskSplit, regime: Regime, shares: Sequence[float]
     ) -> npt.NDArray[np.float64]:
         number, cutoff = self.number(split), self.task.cutoffs(split, regime)
-        parts = [
-            verbalise(self.model, laid, batch).cpu().numpy()
-            for batch in self._batches(laid, number, cutoff, 0)
-        ]
+        with evaluating(self.model):
+            parts = [
+                verbalise(self.model, laid, batch, shares).cpu().numpy()
+                for batch in self._batches(laid, number, cutoff, 0)
+            ]
         return self._raw(split, np.concatenate(parts).astype(np.float64))
 
     def examine(self, laid: LaidTask, number: Ints, cutoff: Ints, support: int) -> Examined:
@@ -240,7 +247,7 @@ class ZeroShot:
         first = self.start[split]
         return self.place[first : first + len(self.task.rows(split))]
 
-    def _unit(self, split: TaskSplit) -> tuple[float, float]:
+    def unit(self, split: TaskSplit) -> tuple[float, float]:
         """Median and spread of the numbers known by the anchor."""
         known = self.rows.label[self.known(split)]
         return (0.0, 1.0) if self.asked.classes else center_and_spread(known)
@@ -290,9 +297,10 @@ class ZeroShotRecommendation:
         context: int,
         seed: int,
         readers: Mapping[str, Reader],
+        shares: Sequence[float] = (0.5,),
     ) -> dict[str, ZeroShotAnswer]:
-        """The best destinations for all rows of a split, under the first name; other readers have
-        no answer."""
+        """The best destinations for all rows of a split, under the first name; other readers, and
+        shares, have no answer."""
         draws = range(self.config.draws)
         rngs = [np.random.default_rng([seed, _STREAM, draw]) for draw in draws]
         predictions, count = self.links.ask(split, regime, context, self.config.mix, rngs)
@@ -312,9 +320,9 @@ def open_zero_shot(
     return kind(model, task, cache, config, cached)
 
 
-def in_context(model: RelationalModel) -> Reader:
-    """The model's own reader."""
-    return lambda both: answers(model.in_context(both), both)
+def in_context(model: RelationalModel, shares: Sequence[float] = (0.5,)) -> Reader:
+    """The model's own reader; of numbers it tells what they are below with these probabilities."""
+    return lambda both: answers(model.in_context(both), both, shares)
 
 
 def _joined(shown: Examined, asked: Examined) -> Iterator[Examined]:

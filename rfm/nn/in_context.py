@@ -241,18 +241,21 @@ class InContextHead(nn.Module):
         return self.losses(logits.expand(batch.label.shape[0] - batch.num_support, -1), batch)
 
 
-def answers(logits: Tensor, asked: Examined) -> Tensor:
-    """Of logits of queries: [Q, C] probabilities, or [Q, 1] the median of each number's
-    distribution."""
+def answers(logits: Tensor, asked: Examined, shares: Sequence[float] = (0.5,)) -> Tensor:
+    """Of logits of queries: [Q, C] probabilities, or [Q, H] what each number is below with
+    probabilities ``shares`` [H], by its distribution: its median, unless others are asked for."""
     if asked.classes:
         return logits.softmax(dim=1)
     edge = bin_edges(asked.label)
     chance_QB = logits.softmax(dim=1)
     until_QB = chance_QB.cumsum(dim=1)
-    at_Q1 = (until_QB < 0.5).sum(1, keepdim=True).clamp(max=_BINS - 1)
-    chance_Q1 = chance_QB.gather(1, at_Q1)
-    inside_Q1 = 1 - (until_QB.gather(1, at_Q1) - 0.5) / chance_Q1.clamp(min=1e-9)
-    return edge[at_Q1] + inside_Q1.clamp(0, 1) * (edge[at_Q1 + 1] - edge[at_Q1])
+    found = []
+    for share in shares:
+        at_Q1 = (until_QB < share).sum(1, keepdim=True).clamp(max=_BINS - 1)
+        chance_Q1 = chance_QB.gather(1, at_Q1)
+        inside_Q1 = 1 - (until_QB.gather(1, at_Q1) - share) / chance_Q1.clamp(min=1e-9)
+        found.append(edge[at_Q1] + inside_Q1.clamp(0, 1) * (edge[at_Q1 + 1] - edge[at_Q1]))
+    return torch.cat(found, dim=1)
 
 
 class _Layer(nn.Module):

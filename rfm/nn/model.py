@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import tokenizers
@@ -20,6 +20,7 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import BartConfig, BartModel
+from typing_extensions import Self
 
 from rfm.config_types import InvalidValue, build
 from rfm.data.batch import EpisodeBatch, PretrainBatch
@@ -30,6 +31,7 @@ from rfm.nn.in_context import Examined, InContextHead
 from rfm.nn.objectives import Link, Loss, MaskedRow, quantile_loss
 from rfm.nn.row_encoder import RowEncoder
 
+M = TypeVar("M", bound="RelationalModel")
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
 
 
@@ -205,7 +207,7 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         device: str = "cpu",
         revision: str | None = None,
         local_files_only: bool = False,
-    ) -> RelationalModel:
+    ) -> Self:
         """A saved model, in evaluation mode; a Hub id is looked up on the Hub, or in its local
         cache with ``local_files_only`` or HF_HUB_OFFLINE=1.
 
@@ -226,7 +228,7 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
                     f"checkpoint '{folder_or_id}' is neither a local folder nor to be had from "
                     f"the Hub: {error}"
                 ) from error
-        return read_model(folder, device)
+        return read_model(folder, device, cls)
 
 
 def _examined(
@@ -237,8 +239,8 @@ def _examined(
     return Examined.of(states, episode, expected_S * episode.named)
 
 
-def read_model(folder: Path, device: str = "cpu") -> RelationalModel:
-    """The model saved in a local folder.
+def read_model(folder: Path, device: str, kind: type[M]) -> M:
+    """The model saved in a local folder, as an object of the given class.
 
     Raises:
         ValueError: if a file is missing, truncated, or of another architecture.
@@ -253,9 +255,7 @@ def read_model(folder: Path, device: str = "cpu") -> RelationalModel:
     tokenizer, words = _read_tokenizer(folder / TOKENIZER)
     try:
         bart = BartModel(BartConfig.from_dict(described["bart"]))
-        model = RelationalModel(
-            described["backbone"], bart, tokenizer, described["about"], described["heads"]
-        )
+        model = kind(described["backbone"], bart, tokenizer, described["about"], described["heads"])
     except Exception as error:  # of whichever library first takes offence
         raise ValueError(f"{folder / CONFIG} describes no model: {error}") from error
     if words > bart.config.vocab_size:

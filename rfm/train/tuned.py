@@ -69,8 +69,18 @@ def write_seed(
         write_predictions(task, predictions, folder / f"{split}.parquet")
     if task.task_type in LEADERBOARDS:
         write_leaderboard(task, tuned.predictions["test"], folder / "leaderboard")
-    model.about["finetuned"] = {
-        "task": task.full_name,
+    model.about["finetuned"] = describe_tuning(sampler, run, tuned, checkpoint)
+    model.save_pretrained(folder / "model")
+    write_json(folder / RESULT, result)
+    return result
+
+
+def describe_tuning(
+    sampler: QuestionSampler, run: Run, tuned: Tuned, checkpoint: str
+) -> dict[str, Any]:
+    """What the card of a fine-tuned model says, and ``open_tuned`` reads."""
+    return {
+        "task": sampler.attached.task.full_name,
         "regime": run.regime,
         "seed": run.seed,
         "steps": tuned.steps,
@@ -78,9 +88,6 @@ def write_seed(
         "cached": sampler.cache is not None,
         "question": asdict(sampler.config),
     }
-    model.save_pretrained(folder / "model")
-    write_json(folder / RESULT, result)
-    return result
 
 
 def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -27,6 +27,11 @@ from rfm.train.trainer import TrainerConfig, loader_workers, make_trainer
 _log = logging.getLogger("rfm")
 
 
+def tuning_optim() -> OptimConfig:
+    """How a task is learnt, unless something else is said."""
+    return OptimConfig(steps=300, lr=5e-4, warmup=20, ema=0.98)
+
+
 @dataclass(frozen=True)
 class Tuned:
     """metric: the task's. validation, test: scores on all rows of the splits. curve: (step, score

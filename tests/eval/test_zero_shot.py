@@ -325,3 +325,21 @@ def test_what_is_expected_is_what_is_answered_without_examples(
         answer = verbalise(model, laid, batch)[:, 1]
     assert expected.std() > 1e-4
     assert torch.corrcoef(torch.stack([expected, answer]))[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("context", [0, 24])
+def test_numbers_are_told_with_what_they_are_below(
+    model: RelationalModel, task_shop: Path, task_cache: Path, context: int
+) -> None:
+    task = task_of(task_shop, "spend")
+    asker = open_zero_shot(model, task, task_cache, CONFIG, cached=False)
+    shares = (0.5, 0.1, 0.9)
+    reader = {"own": in_context(model, shares)}
+    median, low, high = asker.ask("test", "rolling", context, 0, reader, shares)[
+        "own"
+    ].predictions.value.T
+    alone = answered(model, task, task_cache, context).predictions.value[:, 0]
+    np.testing.assert_allclose(median, alone)
+    assert (low <= median).all()
+    assert (median <= high).all()
+    assert (low < high).mean() > 0.9
