@@ -1,0 +1,44 @@
+"""Names and constants as duckdb reads them: nothing of a query gets into SQL any other way."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+PLACEHOLDER = "{timedelta}"  # which RelBench replaces, wherever it stands
+
+
+def identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def constant(value: bool | int | float | str | datetime) -> str:
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return f"CAST('{value!r}' AS DOUBLE)"
+    if isinstance(value, datetime):
+        return f"TIMESTAMP '{value:%Y-%m-%d %H:%M:%S}'"
+    return _text(value)
+
+
+def interval(number: int, unit: str) -> str:
+    return f"INTERVAL '{number} {unit}'"
+
+
+def _text(text: str) -> str:
+    """In quotes; what cannot be printed is spelled by its number, and no placeholder is whole."""
+    spelled: list[str] = []
+    for part in re.findall(r"[^\W_]+|.", text, flags=re.DOTALL):
+        if part.isprintable():
+            same = spelled and spelled[-1].startswith("'") and part != "timedelta"
+            quoted = part.replace("'", "''")
+            if same:
+                spelled[-1] = f"{spelled[-1][:-1]}{quoted}'"
+            else:
+                spelled.append(f"'{quoted}'")
+        else:
+            spelled += [f"chr({ord(c)})" for c in part]
+    return "(" + " || ".join(spelled) + ")" if len(spelled) > 1 else "".join(spelled) or "''"
