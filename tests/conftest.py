@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.batches import Drawn
     from tests.busy_shop import Busy
     from tests.corpora import Corpus as ThreeDatabases
+    from tests.postgres import Cluster
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,3 +93,12 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Busy:
     from tests.busy_shop import open_busy
 
     return open_busy(tmp_path_factory.mktemp("busy"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL server of its own; skips where PostgreSQL is not installed."""
+    from tests.postgres import cluster
+
+    with cluster() as running:
+        yield running

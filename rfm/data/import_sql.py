@@ -1,0 +1,336 @@
+"""Any SQL database, DuckDB file or folder of CSV and parquet files as a RelBench folder.
+
+    python -m rfm.data.import_sql source=<URL | file | folder> out=<folder> [dry_run=true] ...
+
+`source` is a SQLAlchemy URL (postgresql://user@host/database), a .duckdb or .sqlite file, or a
+folder of *.csv, *.tsv, *.csv.gz and *.parquet files. It is only read. Keys that it declares are
+kept; others, time columns and types are inferred, and `overrides` changes what is inferred wrongly:
+see `dry_run=true`, which shows every decision with its reason, and writes nothing.
+
+The folder holds `manifest.yaml`, `db/<table>.parquet`, the source's own keys in
+`keys/<table>.parquet`, every decision in `import.yaml` and a picture in `schema.svg`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rfm.config import run_command, setting
+from rfm.data.database import Database, open_database
+from rfm.data.importing.open import open_source
+from rfm.data.importing.overrides import TableOverride, read_import_overrides
+from rfm.data.importing.plan import Plan, folder_names, make_plan
+from rfm.data.importing.profile import Facts, TableFacts
+from rfm.data.importing.report import decisions, losses, plan_text, write_decisions
+from rfm.data.importing.source import Source, SourceTable
+from rfm.data.importing.stage import stage_table
+from rfm.data.importing.write import derive_splits, write_manifest, write_tables
+from rfm.data.schema import suggest
+from rfm.files import publish, remove
+
+_log = logging.getLogger("rfm")
+_BASE_MEGABYTES = 300  # Python, Arrow and its batches, beside what DuckDB may hold
+_REST = 1.2  # seconds for inference and writing, per second of reading
+_WORK = ".import"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """What to import, and how."""
+
+    schemas: tuple[str, ...] = setting((), help="schemas to read; empty: the default one")
+    include: tuple[str, ...] = setting((), help="tables to take (patterns such as sales_*)")
+    exclude: tuple[str, ...] = setting((), help="tables to leave out (patterns)")
+    views: bool | list[str] = setting(False, help="true: all views as tables, or a list of them")
+    where: dict[str, str] = setting(
+        factory=dict, help="rows to take of a table, as a SQL condition of the source"
+    )
+    overrides: Path | None = setting(None, help="YAML of what is not to be inferred")
+    dry_run: bool = setting(False, help="show what would be done, write nothing")
+    dry_run_rows: int = setting(1_000_000, ge=1, help="rows of each table a dry run looks at")
+    val_timestamp: str | None = setting(None, help="first time of validation, such as 2020-01-31")
+    test_timestamp: str | None = setting(None, help="first time of test")
+    name: str | None = setting(None, help="name of the database; by default that of the folder")
+    overwrite: bool = setting(False, help="replace a database that is in out=")
+    memory: int = setting(384, ge=64, help="megabytes that sorts and joins may hold; more spills")
+    threads: int = setting(2, ge=1, help="threads that infer and write")
+
+
+@dataclass(frozen=True)
+class Import:
+    """What an import came to. `plan_text` is what a dry run prints; `database` is what was
+    written, None after a dry run alone."""
+
+    plan: Plan
+    splits: tuple[str, str]
+    counts: Mapping[str, int]  # rows per table of the folder
+    plan_text: str
+    warnings: tuple[str, ...]
+    seconds: float
+    database: Database | None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The tables of a source, read into files."""
+
+    tables: Mapping[str, TableFacts]
+    places: Mapping[tuple[str, str], str]
+    counts: Mapping[str, int]
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def import_database(source: str, out: Path, options: ImportConfig) -> Import:
+    """Import a database; `out` is whole or, after any failure, as it was.
+
+    Raises:
+        ValueError: a source that cannot be read, options that do not fit it, a folder that is there
+            already. No password is ever part of a message.
+    """
+    began = time.perf_counter()
+    out = out.expanduser()
+    given = _given_splits(options)
+    said = read_import_overrides(options.overrides)
+    if options.dry_run:
+        with tempfile.TemporaryDirectory(prefix="rfm-import-") as temporary:
+            return _dry_run(source, out, options, said, given, Path(temporary), began)
+    _check_out(out, options.overwrite)
+    with _replacing(out) as folder:
+        work = folder / _WORK
+        work.mkdir(parents=True)
+        with _facts(options, work) as facts:
+            read, shown = _read(source, options, said, facts, work, 0)
+            plan = make_plan(facts, read.tables, read.places, said)
+            splits = given or derive_splits(facts, plan)
+            written = write_tables(facts, plan, folder, work)
+        name = _database_name(options, out)
+        write_manifest(plan, folder, name, splits, f"Imported from {shown}.")
+        write_decisions(folder / "import.yaml", decisions(plan, written))
+        remove(work)
+        _draw(folder)
+    lost = losses(plan, written)
+    for warning in (*read.warnings, *plan.warnings, *lost):
+        _log.warning("%s", warning)
+    text = plan_text(plan, read.counts, splits)
+    warnings = (*read.warnings, *plan.warnings, *lost)
+    seconds = time.perf_counter() - began
+    return Import(plan, splits, read.counts, text, warnings, seconds, open_database(out))
+
+
+def _dry_run(
+    source: str,
+    out: Path,
+    options: ImportConfig,
+    said: Mapping[str, TableOverride],
+    given: tuple[str, str] | None,
+    work: Path,
+    began: float,
+) -> Import:
+    with _facts(options, work) as facts:
+        read, _ = _read(source, options, said, facts, work, options.dry_run_rows)
+        plan = make_plan(facts, read.tables, read.places, said)
+        splits = given or derive_splits(facts, plan)
+    looked = sum(table.rows for table in read.tables.values())
+    cells = {name: len(table.columns) for name, table in read.tables.items()}
+    share = sum(read.counts[n] * c for n, c in cells.items()) / max(
+        sum(read.tables[n].rows * c for n, c in cells.items()), 1
+    )
+    estimate = read.seconds * share * (1 + _REST)
+    size = sum(t.path.stat().st_size for t in read.tables.values()) * share
+    lines = [
+        plan_text(plan, read.counts, splits),
+        *(f"warning: {warning}" for warning in read.warnings),
+        f"import to {out}: about {estimate:.0f} s (from {looked:,} rows that were read in "
+        f"{read.seconds:.1f} s), at most about {options.memory + _BASE_MEGABYTES} MB of memory and "
+        f"{2.5 * size / 1e6:,.0f} MB of disk",
+    ]
+    warnings = (*read.warnings, *plan.warnings)
+    seconds = time.perf_counter() - began
+    return Import(plan, splits, read.counts, "\n".join(lines), warnings, seconds, None)
+
+
+def _read(
+    source: str,
+    options: ImportConfig,
+    said: Mapping[str, TableOverride],
+    facts: Facts,
+    work: Path,
+    limit: int,
+) -> tuple[_Read, str]:
+    """Stream the wanted tables to files, and look at them. Tables without rows are left out."""
+    opened = open_source(source, options.memory)
+    warnings, staged, began = [], {}, time.perf_counter()
+    try:
+        tables = _wanted(opened, options)
+        names = folder_names(tables)
+        _check_names(options.where, list(names.values()), "where")
+        _check_names(said, list(names.values()), "overrides")
+        counts = {}
+        for i, table in enumerate(tables):
+            name = names[table.schema, table.name]
+            if name in said and said[name].left_out:
+                continue
+            if not table.readable:
+                warnings.append(f"{name}: no column can be read, left out")
+                continue
+            where, path = options.where.get(name, ""), work / f"{i}.parquet"
+            found = stage_table(opened, table, where, limit, path)
+            if not found.rows:
+                warnings.append(f"{name}: has no rows, left out")
+                continue
+            staged[name] = found
+            counts[name] = found.rows if found.whole else opened.count(table, where)
+            _log.info("%s: %d rows read", name, found.rows)
+    finally:
+        opened.close()
+    seconds = time.perf_counter() - began
+    if not staged:
+        raise ValueError(f"source={opened.shown}: no table has rows; {', '.join(warnings)}")
+    looked = {name: facts.table(name, found) for name, found in staged.items()}
+    places = {key: name for key, name in names.items() if name in staged}
+    return _Read(looked, places, counts, tuple(warnings), seconds), opened.shown
+
+
+def _wanted(source: Source, options: ImportConfig) -> list[SourceTable]:
+    """Tables of the source that the options ask for."""
+    tables = source.tables(options.schemas, bool(options.views))
+    if not isinstance(options.views, bool):
+        views = [t.name for t in tables if t.is_view]
+        _check_names(options.views, views, "views")
+        tables = [t for t in tables if not t.is_view or t.name in options.views]
+    for option, patterns in (("include", options.include), ("exclude", options.exclude)):
+        for pattern in patterns:
+            if not any(_matches(t, [pattern]) for t in tables):
+                known = suggest(pattern, [t.name for t in tables])
+                raise ValueError(f"{option}: {pattern!r} is no table; {known}")
+    wanted = [
+        t
+        for t in tables
+        if (not options.include or _matches(t, options.include))
+        and not _matches(t, options.exclude)
+    ]
+    if not wanted:
+        raise ValueError(
+            f"source={source.shown}: no tables"
+            + (" are left by include and exclude" if tables else " in it; give schemas=[...]?")
+        )
+    return wanted
+
+
+def _matches(table: SourceTable, patterns: Sequence[str]) -> bool:
+    names = (table.name, table.shown)
+    return any(name == p or fnmatch.fnmatchcase(name, p) for name in names for p in patterns)
+
+
+def _check_names(given: Mapping[str, Any] | Sequence[str], known: list[str], option: str) -> None:
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{option}: no table {name!r}; {suggest(name, known)}")
+
+
+def _given_splits(options: ImportConfig) -> tuple[str, str] | None:
+    val, test = options.val_timestamp, options.test_timestamp
+    if val is None and test is None:
+        return None
+    if val is None or test is None:
+        raise ValueError("give both val_timestamp and test_timestamp, or neither")
+    moments = []
+    for name, text in (("val_timestamp", val), ("test_timestamp", test)):
+        try:
+            moments.append(pd.Timestamp(text))
+        except ValueError:
+            raise ValueError(f"{name}={text}: wanted an ISO date such as 2020-01-31") from None
+    if moments[0] >= moments[1]:
+        raise ValueError(f"val_timestamp={val} must come before test_timestamp={test}")
+    return val, test
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / "manifest.yaml").is_file():
+        raise ValueError(f"out={out}: is there, and is no database; choose another folder")
+    if not overwrite:
+        raise ValueError(
+            f"out={out}: there is a database already; choose another folder, or overwrite=true"
+        )
+
+
+def _database_name(options: ImportConfig, out: Path) -> str:
+    name = options.name or re.sub(r"^\.+", "", out.absolute().name) or "database"
+    if "/" in name or "\\" in name or name.startswith("."):
+        raise ValueError(f"name={name!r}: names a folder, wanted no slash and no leading dot")
+    return name
+
+
+@contextmanager
+def _facts(options: ImportConfig, work: Path) -> Iterator[Facts]:
+    facts = Facts(options.memory, options.threads, work / "spill")
+    try:
+        yield facts
+    finally:
+        facts.close()
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """A folder to write, which takes the place of `out` at the end."""
+    old = out.with_name(f".{out.name}.old-{uuid.uuid4().hex[:8]}")
+    try:
+        with publish(out) as folder:
+            folder.mkdir()
+            yield folder
+            if out.exists():
+                out.rename(old)
+    except BaseException:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        raise
+    remove(old)
+
+
+def _draw(folder: Path) -> None:
+    from rfm.data.schema_picture import draw_schema
+
+    draw_schema(open_database(folder), folder / "schema.svg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportCommand(ImportConfig):
+    source: str = setting(help="a database URL, a .duckdb or .sqlite file, or a folder of files")
+    out: Path = setting(help="the folder to write")
+
+
+def import_command(config: ImportCommand) -> Mapping[str, Any]:
+    """What the command does: import, show every decision, and say in numbers what it came to."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    done = import_database(config.source, config.out, replace(config))
+    print(done.plan_text)
+    return {
+        "out": None if done.database is None else str(done.database.folder),
+        "tables": len(done.plan.tables),
+        "rows": sum(done.counts.values()),
+        "foreign_keys": sum(len(t.links) for t in done.plan.tables.values()),
+        "ambiguous": len(done.plan.ambiguous),
+        "warnings": list(done.warnings),
+        "val_timestamp": done.splits[0],
+        "test_timestamp": done.splits[1],
+        "seconds": round(done.seconds, 2),
+    }
+
+
+if __name__ == "__main__":
+    run_command(ImportCommand, import_command, prog="python -m rfm.data.import_sql", doc=__doc__)

@@ -1,0 +1,253 @@
+"""DuckDB files, and folders of CSV and parquet files, which DuckDB reads."""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from rfm.data.importing.source import (
+    BATCH_ROWS,
+    BOOLEAN,
+    INTEGER,
+    REAL,
+    TEXT,
+    TIMESTAMP,
+    Hidden,
+    SourceColumn,
+    SourceKey,
+    SourceTable,
+    driver_errors,
+)
+from rfm.data.importing.sql_types import Read
+from rfm.data.schema import suggest
+
+_log = logging.getLogger("rfm")
+_CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_NULLS = ["", "NULL", "null", "\\N", "NaN", "nan"]  # not NA: that is Namibia, too
+_INTEGERS = {"TINYINT": pa.int16(), "SMALLINT": pa.int16(), "UTINYINT": pa.int16()}
+_INTEGERS |= {
+    "INTEGER": pa.int32(),
+    "USMALLINT": pa.int32(),
+    "UINTEGER": INTEGER,
+    "BIGINT": INTEGER,
+}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a table's rows are, as SQL, and how its columns are selected."""
+
+    sql: str
+    reads: tuple[Read, ...]
+
+
+class _Duck:
+    """What both have in common: one connection, `SELECT`s of places."""
+
+    def __init__(self, shown: str, connection: duckdb.DuckDBPyConnection) -> None:
+        self.shown, self._connection = shown, connection
+        self._places: dict[tuple[str, str], _Place] = {}
+
+    def count(self, table: SourceTable, where: str) -> int:
+        sql = f"SELECT count(*) FROM {self._from(table, where)}"
+        with self.errors(f"counting rows of {table.shown}"):
+            row = self._connection.execute(sql).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def read(self, table: SourceTable, where: str, limit: int) -> Iterator[pa.RecordBatch]:
+        reads = self._places[table.schema, table.name].reads
+        cells = ", ".join(f"{read.sql} AS c{i}" for i, read in enumerate(reads))
+        sql = f"SELECT {cells} FROM {self._from(table, where)}" + (f" LIMIT {limit}" * bool(limit))
+        with self.errors(f"reading {table.shown}"):
+            reader: pa.RecordBatchReader = self._connection.execute(sql).to_arrow_reader(BATCH_ROWS)
+            for batch in iter(reader):
+                yield batch.cast(table.types)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def errors(self, doing: str) -> Any:
+        kinds = (duckdb.Error, pa.ArrowException, OSError)
+        return driver_errors(f"source={self.shown}: {doing}", Hidden(), kinds)
+
+    def _from(self, table: SourceTable, where: str) -> str:
+        place = self._places[table.schema, table.name].sql
+        return place + (f" WHERE ({where}\n)" if where else "")
+
+    def _columns(self, key: tuple[str, str], place: str) -> tuple[SourceColumn, ...]:
+        """Describe what a place selects, and remember how it is read."""
+        described = self._connection.execute(f"DESCRIBE SELECT * FROM {place}").fetchall()
+        reads = [_read(quote(str(row[0])), str(row[1])) for row in described]
+        self._places[key] = _Place(place, tuple(r for r in reads if r.type is not None))
+        return tuple(
+            SourceColumn(str(row[0]), str(row[1]), read.type, read.note)
+            for row, read in zip(described, reads, strict=True)
+        )
+
+
+class DuckSource(_Duck):
+    """A DuckDB file, opened for reading only. See `rfm.data.importing.source.Source`."""
+
+    def __init__(self, path: Path, memory: int) -> None:
+        self.shown = str(path)
+        with self.errors("cannot be opened"):
+            connection = duckdb.connect(
+                str(path), read_only=True, config={"memory_limit": f"{memory}MB", "threads": 2}
+            )
+            connection.execute("BEGIN TRANSACTION READ ONLY")
+        super().__init__(str(path), connection)
+
+    def tables(self, schemas: Sequence[str], views: bool) -> list[SourceTable]:
+        sql = "SELECT schema_name, table_name FROM duckdb_tables() WHERE NOT internal"
+        with self.errors("cannot be inspected"):
+            found = [(str(s), str(t), False) for s, t in self._connection.execute(sql).fetchall()]
+            if views:
+                sql = "SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal"
+                found += [
+                    (str(s), str(t), True) for s, t in self._connection.execute(sql).fetchall()
+                ]
+            known = sorted({schema for schema, _, _ in found} | {"main"})
+            for schema in schemas:
+                if schema not in known:
+                    raise ValueError(f"schemas: no schema {schema!r}; {suggest(schema, known)}")
+            wanted = schemas or ["main"]
+            return [
+                self._table(schema, name, is_view)
+                for schema, name, is_view in sorted(found)
+                if schema in wanted
+            ]
+
+    def _table(self, schema: str, name: str, is_view: bool) -> SourceTable:
+        columns = self._columns((schema, name), f"{quote(schema)}.{quote(name)}")
+        rows = self._connection.execute(
+            "SELECT constraint_type, constraint_column_names, referenced_table, "
+            "referenced_column_names FROM duckdb_constraints() "
+            "WHERE schema_name = ? AND table_name = ? ORDER BY constraint_index",
+            [schema, name],
+        ).fetchall()
+        primary = next((tuple(row[1]) for row in rows if row[0] == "PRIMARY KEY"), ())
+        links = tuple(
+            SourceKey(tuple(row[1]), (schema, str(row[2])), tuple(row[3]))
+            for row in rows
+            if row[0] == "FOREIGN KEY"
+        )
+        return SourceTable(schema, name, columns, primary, links, is_view)
+
+
+class FileSource(_Duck):
+    """A folder of CSV and parquet files, each a table; a folder of parquet files in it, too."""
+
+    def __init__(self, folder: Path, memory: int) -> None:
+        config: dict[str, Any] = {"memory_limit": f"{memory}MB", "threads": 2}
+        super().__init__(str(folder), duckdb.connect(config=config))
+        self._files: dict[str, Path] = {}
+        for path in sorted(folder.iterdir()):
+            suffix = next((s for s in (*_CSV, ".parquet") if path.name.lower().endswith(s)), "")
+            if path.name.startswith(".") or not (suffix or any(path.glob("*.parquet"))):
+                continue
+            if path.is_file() and not path.stat().st_size:
+                _log.warning("%s: is empty, left out", path)
+                continue
+            name = path.name[: -len(suffix)] if suffix else path.name
+            if name in self._files:
+                raise ValueError(
+                    f"source={folder}: {path.name} and {self._files[name].name} are both table "
+                    f"{name!r}; rename or remove one"
+                )
+            self._files[name] = path
+        if not self._files:
+            raise ValueError(f"source={folder}: no *.csv, *.tsv, *.csv.gz or *.parquet file in it")
+
+    def tables(self, schemas: Sequence[str], views: bool) -> list[SourceTable]:
+        if schemas:
+            raise ValueError(f"schemas={list(schemas)}: a folder of files has no schemas")
+        tables = []
+        for name, path in self._files.items():
+            with self.errors(f"{path.name} cannot be read"):
+                tables.append(SourceTable("", name, self._columns(("", name), self._scan(path))))
+        return tables
+
+    def _scan(self, path: Path) -> str:
+        if not path.name.lower().endswith(_CSV):
+            pattern = path if path.is_file() else path / "*.parquet"
+            return f"read_parquet({_text(pattern)}, union_by_name = true)"
+        options = f"header = true, nullstr = [{', '.join(map(_text, _NULLS))}]"
+        options += f", encoding = {_text(_encoding(path))}" * (not path.name.endswith(".gz"))
+        # all rows tell the types: what is a number for 20,000 rows may not be one after
+        scan = f"read_csv({_text(path)}, {options}, sample_size = -1"
+        described = self._connection.execute(f"DESCRIBE SELECT * FROM {scan})").fetchall()
+        whole = [str(name) for name, kind, *_ in described if kind in ("BIGINT", "HUGEINT")]
+        if not whole:
+            return f"{scan})"
+        # 00123 is a code: as a number it would lose its zeros, as a huge one its digits
+        cells = [f"bool_or(regexp_matches({quote(n)}, '^[+-]?0[0-9]|^.{{19,}}'))" for n in whole]
+        texts = f"read_csv({_text(path)}, {options}, sample_size = -1, types = {_types(whole)})"
+        found = self._connection.execute(f"SELECT {', '.join(cells)} FROM {texts}").fetchone()
+        assert found is not None
+        codes = [name for name, is_code in zip(whole, found, strict=True) if is_code]
+        return f"{scan}, types = {_types(codes)})" if codes else f"{scan})"
+
+
+def quote(name: str) -> str:
+    """An identifier of DuckDB."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: object) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _types(names: Sequence[str]) -> str:
+    return "{" + ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names) + "}"
+
+
+def _encoding(path: Path) -> str:
+    """`utf-8` where the whole file is, `utf-16` where its first bytes say so, else `latin-1`."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+        file.seek(0)
+        try:
+            while block := file.read(1 << 20):
+                decode(block)
+            decode(b"", True)
+        except UnicodeDecodeError:
+            _log.warning("%s: is not UTF-8, read as Latin-1", path)
+            return "latin-1"
+    return "utf-8"
+
+
+def _read(c: str, declared: str) -> Read:
+    if declared == "BOOLEAN":
+        return Read(c, BOOLEAN)
+    if declared in _INTEGERS:
+        return Read(c, _INTEGERS[declared])
+    if decimal := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", declared):
+        if decimal[2] == "0" and int(decimal[1]) <= 18:
+            return Read(f"{c}::BIGINT", INTEGER, "whole numbers")
+        return Read(f"{c}::DOUBLE", REAL)
+    if declared in ("FLOAT", "DOUBLE", "UBIGINT", "HUGEINT", "UHUGEINT"):
+        return Read(f"CASE WHEN NOT isnan({c}::DOUBLE) THEN {c}::DOUBLE END", REAL)
+    if declared == "TIMESTAMP WITH TIME ZONE":
+        moment = f"make_timestamp(epoch_us({c}))"
+        return Read(f"CASE WHEN isfinite({c}) THEN {moment} END", TIMESTAMP, "as UTC")
+    if declared == "DATE" or declared.startswith("TIMESTAMP"):
+        return Read(f"CASE WHEN isfinite({c}) THEN {c}::TIMESTAMP END", TIMESTAMP)
+    if declared == "INTERVAL":
+        return Read(f"epoch({c})::DOUBLE", REAL, "in seconds")
+    if declared in ("BLOB", "BIT") or declared.startswith("GEOMETRY"):
+        return Read("", None, "binary")
+    if declared.endswith("]") or re.match(r"STRUCT|MAP|UNION|VARIANT", declared):
+        return Read(f"to_json({c})::VARCHAR", TEXT, "nested values as JSON")
+    known = declared in ("VARCHAR", "UUID", "TIME", "JSON") or declared.startswith("ENUM")
+    return Read(f"{c}::VARCHAR", TEXT, "" if known else "as text")

@@ -1,0 +1,47 @@
+"""Which kind of source a text means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rfm.data.importing.duck import DuckSource, FileSource
+from rfm.data.importing.source import Source, parse_url
+from rfm.data.importing.sql import SQLSource
+
+_SQLITE = b"SQLite format 3\x00"
+
+
+def open_source(source: str, memory: int) -> Source:
+    """Open what `source` means, for reading only.
+
+    Args:
+        source: a SQLAlchemy URL, a DuckDB or SQLite file, a folder of CSV and parquet files.
+        memory: megabytes that DuckDB may hold, where it reads.
+
+    Raises:
+        ValueError: none of these, or it cannot be opened; secrets of a URL are not shown.
+    """
+    if "://" in source:
+        url = parse_url(source)
+        if url.get_backend_name() == "duckdb":
+            return DuckSource(Path(str(url.database)), memory)
+        return SQLSource(url)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return FileSource(path, memory)
+    if not path.is_file():
+        raise ValueError(
+            f"source={source}: no such file or folder; wanted a database URL such as "
+            "postgresql://user@host/database, a .duckdb or .sqlite file, or a folder of CSV or "
+            "parquet files"
+        )
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head == _SQLITE:
+        return SQLSource(parse_url("sqlite:///").set(database=str(path)))
+    if head[8:12] == b"DUCK":
+        return DuckSource(path, memory)
+    raise ValueError(
+        f"source={source}: neither a SQLite nor a DuckDB file; a CSV or parquet file is imported "
+        "with the folder that it is in"
+    )

@@ -1,0 +1,199 @@
+"""What the columns of staged tables hold, as far as keys and times are told by it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+
+from rfm.data.importing.stage import Staged
+
+Sort = Literal["integer", "real", "text", "boolean", "time"]
+_ISO = r"^\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?\s*$"
+_ALMOST = 0.9  # of values that a sketch counts as different: perhaps all of them are
+
+
+@dataclass(frozen=True)
+class ColumnFacts:
+    """A column of a staged table; `low` and `high` are of whole numbers and times only."""
+
+    name: str
+    at: str  # its name in the staged file
+    sort: Sort
+    rows: int
+    nulls: int
+    distinct: int  # exact where `unique`; else off by some percent
+    unique: bool  # all values differ and none is null
+    low: Any
+    high: Any
+    whole: bool  # numbers without a fraction
+    times: bool  # texts that are all ISO dates or timestamps
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whole numbers without gap and repetition: nothing that is measured looks like that."""
+        return self.unique and self.sort == "integer" and self.high - self.low == self.rows - 1
+
+    @property
+    def null_share(self) -> float:
+        return self.nulls / max(self.rows, 1)
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """A staged table that has rows."""
+
+    name: str  # in the folder that is made
+    staged: Staged
+    columns: Mapping[str, ColumnFacts]  # by the source's name, in its order
+
+    @property
+    def rows(self) -> int:
+        return self.staged.rows
+
+    @property
+    def path(self) -> Path:
+        return self.staged.path
+
+
+class Facts:
+    """Questions to the staged files; DuckDB answers within `memory` megabytes, else spills."""
+
+    def __init__(self, memory: int, threads: int, spill: Path) -> None:
+        self.connection = duckdb.connect(
+            config={
+                "memory_limit": f"{memory}MB",
+                "threads": threads,
+                "temp_directory": str(spill),
+                "allow_community_extensions": False,
+                "autoinstall_known_extensions": False,
+            }
+        )
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def table(self, name: str, staged: Staged) -> TableFacts:
+        """All columns of a staged table."""
+        described = list(zip(staged.table.readable, staged.table.types, strict=True))
+        cells = [cell for _, field in described for cell in _cells(field)]
+        found = self._row(f"SELECT {', '.join(cells)} FROM {scan(staged.path)}")
+        columns = {}
+        for i, (source, field) in enumerate(described):
+            n, distinct, low, high, odd = found[5 * i : 5 * i + 5]
+            sort, nulls = _sort(field.type), staged.rows - int(n)
+            unique = field.name in staged.rising
+            if not unique and sort in ("integer", "text") and not nulls and staged.rows:
+                almost = int(distinct) >= _ALMOST * staged.rows
+                unique = almost and self.distinct(staged.path, [field.name]) == staged.rows
+            columns[source.name] = ColumnFacts(
+                source.name,
+                field.name,
+                sort,
+                staged.rows,
+                nulls,
+                staged.rows if unique else min(int(distinct), int(n)),
+                unique,
+                low,
+                high,
+                sort == "integer" or (sort == "real" and int(n) > 0 and not odd),
+                sort == "text" and int(n) > 0 and not odd,
+            )
+        return TableFacts(name, staged, columns)
+
+    def distinct(self, path: Path, columns: list[str]) -> int:
+        """Different combinations of values, exactly, of rows without null in them."""
+        names = ", ".join(columns)
+        present = " AND ".join(f"{c} IS NOT NULL" for c in columns)
+        return int(
+            self._row(
+                f"SELECT count(*) FROM (SELECT DISTINCT {names} FROM {scan(path)} WHERE {present})"
+            )[0]
+        )
+
+    def contained(
+        self, child: Path, columns: list[str], parent: Path, parent_columns: list[str]
+    ) -> tuple[int, int, int, int]:
+        """Of the child's different values: how many, how many are the parent's, and the rows of
+        either count."""
+        names = ", ".join(columns)
+        present = " AND ".join(f"{c} IS NOT NULL" for c in columns)
+        on = " AND ".join(
+            f"c.{c}::VARCHAR = p.{p}::VARCHAR" if cast else f"c.{c} = p.{p}"
+            for c, p, cast in self._casts(child, columns, parent, parent_columns)
+        )
+        found = self._row(
+            f"SELECT count(*), coalesce(sum(f), 0), coalesce(sum(n), 0), "
+            "coalesce(sum(n) FILTER (f = 1), 0) FROM ("
+            f"SELECT c.n, (EXISTS (SELECT 1 FROM {scan(parent)} p WHERE {on}))::INT AS f FROM "
+            f"(SELECT {names}, count(*) AS n FROM {scan(child)} WHERE {present} GROUP BY ALL) c)"
+        )
+        return int(found[0]), int(found[1]), int(found[2]), int(found[3])
+
+    def overlap(self, a: Path, column: str, b: Path, other: str) -> float:
+        """Different values that two columns share, of those that either has."""
+        found = self._row(
+            f"SELECT count(*) FILTER (n = 2), count(*) FROM (SELECT v, count(*) AS n FROM ("
+            f"SELECT DISTINCT {column} AS v FROM {scan(a)} UNION ALL "
+            f"SELECT DISTINCT {other} FROM {scan(b)}) WHERE v IS NOT NULL GROUP BY v)"
+        )
+        return float(found[0]) / max(float(found[1]), 1.0)
+
+    def _casts(
+        self, child: Path, columns: list[str], parent: Path, parent_columns: list[str]
+    ) -> list[tuple[str, str, bool]]:
+        """Columns to compare, and whether as text: a number and a text never equal otherwise."""
+        kinds = [
+            dict(self._row_types(path, names))
+            for path, names in ((child, columns), (parent, parent_columns))
+        ]
+        return [
+            (c, p, (kinds[0][c] == "VARCHAR") != (kinds[1][p] == "VARCHAR"))
+            for c, p in zip(columns, parent_columns, strict=True)
+        ]
+
+    def _row_types(self, path: Path, names: list[str]) -> list[tuple[str, str]]:
+        sql = f"DESCRIBE SELECT {', '.join(names)} FROM {scan(path)}"
+        return [(str(r[0]), str(r[1])) for r in self.connection.execute(sql).fetchall()]
+
+    def _row(self, sql: str) -> tuple[Any, ...]:
+        row = self.connection.execute(sql).fetchone()
+        assert row is not None
+        return tuple(row)
+
+
+def scan(path: Path) -> str:
+    """A staged file as a table of SQL."""
+    return "read_parquet('" + str(path).replace("'", "''") + "', file_row_number = true)"
+
+
+def as_moment(value: Any) -> datetime.datetime | None:
+    """The low or high end of a column of times."""
+    return value if isinstance(value, datetime.datetime) else None
+
+
+def _sort(kind: pa.DataType) -> Sort:
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_floating(kind):
+        return "real"
+    return "time" if pa.types.is_timestamp(kind) else "text"
+
+
+def _cells(field: pa.Field) -> list[str]:
+    """Not null, different values, lowest, highest, values that are not whole or no times."""
+    c, sort = field.name, _sort(field.type)
+    ends = [f"min({c})", f"max({c})"] if sort in ("integer", "time", "real") else ["NULL", "NULL"]
+    odd = "false"
+    if sort == "real":
+        odd = f"bool_or({c} <> floor({c}))"
+    elif sort == "text":
+        odd = f"bool_or(NOT regexp_matches({c}, '{_ISO}') OR try_cast({c} AS TIMESTAMP) IS NULL)"
+    return [f"count({c})", f"approx_count_distinct({c})", *ends, odd]

@@ -1,0 +1,115 @@
+"""What an import decides and finds, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rfm.data.importing.plan import Plan, TablePlan
+from rfm.data.importing.write import Written
+
+
+def plan_text(plan: Plan, counts: Mapping[str, int], splits: tuple[str, str]) -> str:
+    """Tables, keys, types, edges and row counts, each decision with its reason."""
+    lines = []
+    for name, table in plan.tables.items():
+        part = "" if table.facts.staged.whole else f" (judged by the first {table.facts.rows:,})"
+        lines.append(f"{name}  {counts[name]:,} rows{part}")
+        lines += [f"  {line}" for line in _table_lines(table)]
+    edges = [(t.name, link) for t in plan.tables.values() for link in t.links]
+    lines.append(f"{len(plan.tables)} tables, {sum(counts.values()):,} rows, {len(edges)} edges:")
+    lines += [f"  {name}.{link.column} -> {link.parent}" for name, link in edges]
+    if plan.ambiguous:
+        lines.append(
+            "Not decided; say it with overrides=<yaml> (tables: {t: {fkeys: {c: parent}}}):"
+        )
+    lines += [
+        f"  {g.table}.{g.column} -> {' | '.join(g.candidates)}? {g.reason}" for g in plan.ambiguous
+    ]
+    lines += [f"warning: {warning}" for warning in plan.warnings]
+    lines.append(f"validation from {splits[0]}, test from {splits[1]}")
+    return "\n".join(lines)
+
+
+def decisions(plan: Plan, written: Mapping[str, Written]) -> dict[str, Any]:
+    """The same for machines, as it is written to `import.yaml`."""
+    tables = {
+        name: {
+            "source": table.facts.staged.table.shown,
+            "rows": table.facts.rows,
+            "pkey": {"columns": list(table.key), "reason": table.key_reason},
+            "time_col": {
+                "column": table.time.column or None,
+                "reason": table.time.reason,
+                "refused": dict(table.time.refused),
+                "rows_without": written[name].filled_times,
+            },
+            "fkeys": [
+                {
+                    "column": link.column,
+                    "columns": list(link.columns),
+                    "parent": link.parent,
+                    "reason": link.reason,
+                    "rows_without_parent": written[name].lost_links.get(link.column, 0),
+                }
+                for link in table.links
+            ],
+            "notes": list(table.notes),
+        }
+        for name, table in plan.tables.items()
+    }
+    ambiguous = [
+        {"column": f"{g.table}.{g.column}", "candidates": list(g.candidates), "reason": g.reason}
+        for g in plan.ambiguous
+    ]
+    return {"tables": tables, "ambiguous": ambiguous, "warnings": list(plan.warnings)}
+
+
+def write_decisions(path: Path, content: Mapping[str, Any]) -> None:
+    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=1000)
+    path.write_text(text, encoding="utf-8")
+
+
+def losses(plan: Plan, written: Mapping[str, Written]) -> list[str]:
+    """What rows lost or were given, one line each."""
+    lines = []
+    for name, done in written.items():
+        for column, rows in done.lost_links.items():
+            lines.append(f"{name}.{column}: {rows:,} rows point at no row; null now")
+        if done.filled_times:
+            column = plan.tables[name].time.column
+            lines.append(
+                f"{name}.{column}: {done.filled_times:,} of {done.rows:,} rows have no time; they "
+                "have the latest one now, so that nothing sees them early"
+            )
+    return lines
+
+
+def _table_lines(table: TablePlan) -> list[str]:
+    key = f"{table.key_column} ({', '.join(table.key)})" if table.key else "none"
+    lines = [f"primary key: {key}: {table.key_reason}"]
+    lines.append(f"time column: {table.time.column or 'none'}: {table.time.reason}")
+    lines += [f"  not {column}: {why}" for column, why in table.time.refused.items()]
+    if table.time.column and (nulls := table.facts.columns[table.time.column].nulls):
+        lines.append(f"  {nulls:,} rows without a time will have the latest one")
+    for link in table.links:
+        lines.append(
+            f"foreign key: {link.column} ({', '.join(link.columns)}) -> {link.parent}: "
+            f"{link.reason}"
+        )
+    roles = {table.time.column, *table.key, *(c for link in table.links for c in link.columns)}
+    sources = {c.name: c for c in table.facts.staged.table.columns}
+    for column, name in table.names.items():
+        if column in roles:
+            continue
+        facts, source = table.facts.columns[column], sources[column]
+        shown = table.kinds.get(column) or facts.sort
+        note = f", {source.note}" if source.note else ""
+        lines.append(
+            f"{name}: {shown} ({source.declared}{note}), {facts.distinct:,} values, "
+            f"{facts.nulls:,} nulls"
+        )
+    return lines + list(table.notes)

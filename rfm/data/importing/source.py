@@ -1,0 +1,168 @@
+"""What every source of tables gives: its tables with their declared keys, and their rows.
+
+Columns travel as `c0`, `c1`, ... between here and the finished folder, so that no name of the
+source is ever part of a query that is not the source's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import quote, quote_plus
+
+import pyarrow as pa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+BATCH_ROWS = 65_536
+BOOLEAN, INTEGER, REAL = pa.bool_(), pa.int64(), pa.float64()
+TEXT, TIMESTAMP = pa.string(), pa.timestamp("us")
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """A column as the source declares it, and as what it is read."""
+
+    name: str
+    declared: str  # the source's own word for its type
+    type: pa.DataType | None  # None where it cannot be read
+    note: str = ""  # how it is converted, or why it cannot be read
+
+
+@dataclass(frozen=True)
+class SourceKey:
+    """A declared foreign key; the parent is `(schema, table)`, as in `SourceTable`."""
+
+    columns: tuple[str, ...]
+    parent: tuple[str, str]
+    parent_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """One table or view, its columns in the source's order."""
+
+    schema: str  # empty where the source has none
+    name: str
+    columns: tuple[SourceColumn, ...]
+    primary_key: tuple[str, ...] = ()
+    foreign_keys: tuple[SourceKey, ...] = ()
+    is_view: bool = False
+
+    @property
+    def readable(self) -> tuple[SourceColumn, ...]:
+        return tuple(column for column in self.columns if column.type is not None)
+
+    @property
+    def shown(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    @property
+    def types(self) -> pa.Schema:
+        """The Arrow schema of the batches that are read: `c0`, `c1`, ... in column order."""
+        return pa.schema([(f"c{i}", column.type) for i, column in enumerate(self.readable)])
+
+
+class Source(Protocol):
+    """An open source. Reads see one state of it where it knows transactions; none writes."""
+
+    shown: str  # where it is, without password
+
+    def tables(self, schemas: Sequence[str], views: bool) -> list[SourceTable]:
+        """Tables, and views where wanted, of the given schemas (empty: the default one)."""
+        ...
+
+    def count(self, table: SourceTable, where: str) -> int:
+        """Rows that a condition (empty: all) leaves."""
+        ...
+
+    def read(self, table: SourceTable, where: str, limit: int) -> Iterator[pa.RecordBatch]:
+        """Stream the first `limit` (0: all) of these rows, with the schema `table.types`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The secrets of a URL, to be taken out of whatever a driver says."""
+
+    secrets: tuple[str, ...] = ()
+
+    def scrub(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return re.sub(r"(?i)(password\s*[=:]\s*)('[^']*'|[^\s,;)&]+)", r"\1***", text)
+
+
+def hidden_of(url: URL) -> Hidden:
+    """Whatever of a URL nobody may read: its password, plain or quoted, and such query keys."""
+    secrets = [] if url.password is None else [str(url.password)]
+    for name, value in url.query.items():
+        if re.search(r"(?i)pass|secret|token|key", name):
+            secrets += [value] if isinstance(value, str) else list(value)
+    spelled = {
+        s for secret in secrets for s in (secret, quote(secret, safe=""), quote_plus(secret))
+    }
+    return Hidden(tuple(sorted((s for s in spelled if s), key=len, reverse=True)))
+
+
+def parse_url(text: str) -> URL:
+    """A SQLAlchemy URL with the driver that is used here.
+
+    Raises:
+        ValueError: if it is none; the message shows nothing of it, for it may hold a password.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        scheme = re.match(r"[\w+]+", text)
+        raise ValueError(
+            f"source={scheme.group() if scheme else ''}://...: not a database URL; wanted such as "
+            "postgresql://user@host:5432/database, with special characters quoted (%40 for @)"
+        ) from None
+    backend = {"postgres": "postgresql", "mariadb": "mysql"}.get(
+        url.get_backend_name() if "+" in url.drivername else url.drivername, url.drivername
+    )
+    driver = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+    return url.set(drivername=driver.get(backend, backend))
+
+
+def show_url(url: URL) -> str:
+    """A URL without any secret."""
+    plain = url.set(drivername=url.drivername.split("+")[0])
+    return hidden_of(url).scrub(plain.render_as_string(hide_password=True))
+
+
+@contextmanager
+def driver_errors(doing: str, hidden: Hidden, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn a driver's errors into a `ValueError` that says what was done and hides secrets."""
+    try:
+        yield
+    except kinds as error:
+        said = hidden.scrub(" ".join(str(error).split()))
+        raise ValueError(
+            f"{doing}: {said or type(error).__name__}. Nothing was kept: put it right and run it "
+            "again"
+        ) from None
+
+
+def batches_of(rows: Any, table: SourceTable) -> Iterator[pa.RecordBatch]:
+    """A DBAPI cursor's rows as Arrow batches of `table.types`."""
+    from rfm.data.importing.convert import to_array
+
+    types = table.types
+    size = max(256, min(BATCH_ROWS, 2_000_000 // max(len(types), 1)))
+    while True:
+        chunk = rows.fetchmany(size)
+        if not chunk:
+            return
+        columns = list(zip(*chunk, strict=True))
+        arrays = [
+            to_array(column, field.type, f"{table.shown}.{source.name}")
+            for column, field, source in zip(columns, types, table.readable, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, schema=types)

@@ -1,0 +1,265 @@
+"""PostgreSQL, SQLite, MySQL and whatever else SQLAlchemy has a dialect for.
+
+Rows come by ADBC from PostgreSQL, where its driver is installed, else by a server-side cursor, in
+a transaction that cannot write.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sqlite3
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine.interfaces import ReflectedForeignKeyConstraint
+from sqlalchemy.engine.reflection import Inspector, ObjectKind
+from sqlalchemy.pool import NullPool
+
+from rfm.data.importing.source import (
+    BATCH_ROWS,
+    SourceColumn,
+    SourceKey,
+    SourceTable,
+    batches_of,
+    driver_errors,
+    hidden_of,
+    show_url,
+)
+from rfm.data.importing.sql_types import Read, mysql_read, postgres_read, sqlite_reads
+from rfm.data.schema import suggest
+
+_READ_ONLY = {
+    "postgresql": [
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        # rows in the order of the heap: the same table gives the same folder
+        "SET LOCAL synchronize_seqscans = off",
+        "SET LOCAL max_parallel_workers_per_gather = 0",
+        "SET LOCAL statement_timeout = 0",
+    ],
+    "mysql": ["START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"],
+    "sqlite": ["BEGIN"],  # one state of the file; it is opened with mode=ro
+}
+
+
+class SQLSource:
+    """A database behind a SQLAlchemy URL. See `rfm.data.importing.source.Source`."""
+
+    def __init__(self, url: URL) -> None:
+        """Connect and begin a transaction that only reads.
+
+        Raises:
+            ValueError: no such database, driver or right to connect; secrets are not shown.
+        """
+        self.shown, self._hidden, self._dialect = show_url(url), hidden_of(url), ""
+        self._reads: dict[tuple[str, str], list[Read]] = {}
+        self._adbc: Any = None
+        try:
+            if url.get_backend_name() == "sqlite":
+                self._engine = sa.create_engine(
+                    "sqlite://", creator=lambda: _open_sqlite(str(url.database)), poolclass=NullPool
+                )
+            else:
+                self._engine = sa.create_engine(url, poolclass=NullPool)
+        except (ImportError, sa.exc.SQLAlchemyError) as error:
+            raise ValueError(
+                f"source={self.shown}: no driver for it: {self._hidden.scrub(str(error))}; "
+                'install one, such as pip install "rfm[postgres]" or "rfm[mysql]"'
+            ) from None
+        self._dialect = self._engine.dialect.name
+        with self._errors("cannot be opened"):
+            self._connection: Connection = self._engine.connect()
+            for statement in _READ_ONLY.get(self._dialect, []):
+                self._connection.exec_driver_sql(statement)
+            if self._dialect == "postgresql" and _has_adbc():
+                self._adbc = _connect_adbc(url)
+
+    def tables(self, schemas: Sequence[str], views: bool) -> list[SourceTable]:
+        with self._errors("cannot be inspected"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", sa.exc.SAWarning)  # types that it does not know
+            inspector = sa.inspect(self._connection)
+            known = inspector.get_schema_names()
+            for schema in schemas:
+                if schema not in known:
+                    raise ValueError(f"schemas: no schema {schema!r}; {suggest(schema, known)}")
+            default = inspector.default_schema_name or ""
+            if self._dialect == "sqlite":
+                default = ""
+            return [
+                table
+                for schema in (schemas or [default])
+                for table in self._tables_of(inspector, schema, views)
+            ]
+
+    def count(self, table: SourceTable, where: str) -> int:
+        sql = f"SELECT count(*) FROM {self._from(table, where)}"
+        with self._errors(f"counting rows of {table.shown}"):
+            if self._adbc is not None:
+                with self._query_adbc(sql) as cursor:
+                    return int(cursor.fetchone()[0])
+            cursor = self._cursor()
+            cursor.execute(sql)
+            return int(cursor.fetchone()[0])
+
+    def read(self, table: SourceTable, where: str, limit: int) -> Iterator[pa.RecordBatch]:
+        reads = self._reads[table.schema, table.name]
+        cells = ", ".join(f"{read.sql} AS c{i}" for i, read in enumerate(reads))
+        sql = f"SELECT {cells} FROM {self._from(table, where)}"
+        sql += f" LIMIT {limit}" if limit else ""
+        with self._errors(f"reading {table.shown}"):
+            if self._adbc is not None:
+                with self._query_adbc(sql) as cursor:
+                    for batch in cursor.fetch_record_batch():
+                        yield batch.cast(table.types)
+                return
+            cursor = self._cursor("rfm_import")
+            try:
+                cursor.execute(sql)
+                yield from batches_of(cursor, table)
+            finally:
+                cursor.close()
+
+    def close(self) -> None:
+        if self._adbc is not None:
+            self._adbc.close()
+        self._connection.close()
+        self._engine.dispose()
+
+    def _tables_of(self, inspector: Inspector, schema: str, views: bool) -> list[SourceTable]:
+        given = schema or None
+        kind = ObjectKind.ANY if views else ObjectKind.TABLE
+        columns = inspector.get_multi_columns(given, kind=kind)
+        keys = inspector.get_multi_pk_constraint(given, kind=kind)
+        links = inspector.get_multi_foreign_keys(given, kind=kind)
+        view_names = {*inspector.get_view_names(given)} if views else set()
+        if views and self._dialect == "postgresql":
+            view_names |= {*inspector.get_materialized_view_names(given)}
+        skipped = self._partitions(schema)
+        tables = []
+        for key in sorted(columns, key=lambda key: key[1]):
+            name = key[1]
+            if name in skipped:
+                continue
+            reads = self._reads_of(schema, name, columns[key])
+            self._reads[schema, name] = [read for read in reads if read.type is not None]
+            tables.append(
+                SourceTable(
+                    schema,
+                    name,
+                    tuple(
+                        SourceColumn(str(c["name"]), _declared(c["type"]), r.type, r.note)
+                        for c, r in zip(columns[key], reads, strict=True)
+                    ),
+                    tuple(keys[key]["constrained_columns"]) if keys.get(key) else (),
+                    tuple(self._link(schema, name, link, keys) for link in links.get(key, [])),
+                    name in view_names,
+                )
+            )
+        return tables
+
+    def _reads_of(self, schema: str, name: str, columns: Sequence[Any]) -> list[Read]:
+        quoted = [self._quote(str(column["name"])) for column in columns]
+        types = [column["type"] for column in columns]
+        if self._dialect == "sqlite":
+            declared = [_declared(kind) for kind in types]
+            return sqlite_reads(self._cursor(), self._place(schema, name), quoted, declared)
+        read = postgres_read if self._dialect == "postgresql" else mysql_read
+        return [read(q, kind) for q, kind in zip(quoted, types, strict=True)]
+
+    def _link(
+        self, schema: str, name: str, link: ReflectedForeignKeyConstraint, keys: Any
+    ) -> SourceKey:
+        parent_schema = link["referred_schema"] or schema
+        columns, parent_columns = link["constrained_columns"], link["referred_columns"]
+        if not parent_columns:  # SQLite: REFERENCES t, without columns, is its primary key
+            parent = keys.get((link["referred_schema"], link["referred_table"]))
+            parent_columns = parent["constrained_columns"] if parent else []
+        parent_name = (parent_schema, link["referred_table"])
+        return SourceKey(tuple(columns), parent_name, tuple(parent_columns))
+
+    def _partitions(self, schema: str) -> set[str]:
+        """PostgreSQL's partitions, whose rows their partitioned table has too."""
+        if self._dialect != "postgresql":
+            return set()
+        sql = sa.text(
+            "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE c.relispartition AND n.nspname = :schema"
+        )
+        return {str(row[0]) for row in self._connection.execute(sql, {"schema": schema})}
+
+    def _from(self, table: SourceTable, where: str) -> str:
+        return self._place(table.schema, table.name) + (f" WHERE ({where}\n)" if where else "")
+
+    def _place(self, schema: str, name: str) -> str:
+        return ".".join(self._quote(part) for part in (schema, name) if part)
+
+    def _quote(self, name: str) -> str:
+        mark = "`" if self._dialect == "mysql" else '"'
+        return mark + name.replace(mark, mark * 2) + mark
+
+    def _cursor(self, name: str = "") -> Any:
+        """A cursor of the driver itself: with a name, one that the server keeps the rows of."""
+        driver = self._connection.connection.driver_connection
+        assert driver is not None
+        if self._dialect == "postgresql" and name:
+            cursor = driver.cursor(name=name)
+            cursor.itersize = BATCH_ROWS
+            return cursor
+        if self._dialect == "mysql" and name:
+            return driver.cursor(importlib.import_module("pymysql.cursors").SSCursor)
+        return driver.cursor()
+
+    def _query_adbc(self, sql: str) -> Any:
+        """A cursor that has begun; its rows end when it is closed."""
+        cursor = self._adbc.cursor()
+        # 16 MiB, the driver's own size, is much beside a bound of a few hundred
+        cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(4 << 20)})
+        cursor.execute(sql)
+        return cursor
+
+    def _errors(self, doing: str) -> Any:
+        kinds: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError, pa.ArrowException, OSError)
+        kinds += (sa.exc.DBAPIError, sqlite3.Error)
+        if self._dialect in ("postgresql", "mysql"):
+            kinds += (self._engine.dialect.dbapi.Error,)  # type: ignore[union-attr]
+        if self._dialect == "postgresql" and _has_adbc():
+            from adbc_driver_manager import Error
+
+            kinds += (Error,)
+        return driver_errors(f"source={self.shown}: {doing}", self._hidden, kinds)
+
+
+def _open_sqlite(path: str) -> sqlite3.Connection:
+    if not Path(path).is_file():
+        raise sqlite3.OperationalError(f"no file {path}")
+    uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    connection.text_factory = lambda raw: raw.decode(errors="replace")
+    return connection
+
+
+def _declared(kind: Any) -> str:
+    try:
+        return str(kind)
+    except sa.exc.CompileError:  # NullType: SQLAlchemy does not know it
+        return "unknown"
+
+
+def _has_adbc() -> bool:
+    return importlib.util.find_spec("adbc_driver_postgresql") is not None
+
+
+def _connect_adbc(url: URL) -> Any:
+    dbapi = importlib.import_module("adbc_driver_postgresql.dbapi")
+    uri = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = dbapi.connect(uri)
+    with connection.cursor() as cursor:
+        for statement in _READ_ONLY["postgresql"]:
+            cursor.execute(statement)
+    return connection

@@ -1,0 +1,152 @@
+"""What a column of a SQL database is read as: an expression of its dialect and an Arrow type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from rfm.data.importing.source import BOOLEAN, INTEGER, REAL, TEXT, TIMESTAMP
+
+_ISO_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
+_EXACT_DIGITS = 18  # decimals that an int64 holds
+_MILLISECONDS = 100_000_000_000  # as seconds: the year 5138; as milliseconds: 1973
+
+
+@dataclass(frozen=True)
+class Read:
+    """How a column is selected, and what comes of it; no type: it cannot be read."""
+
+    sql: str
+    type: pa.DataType | None
+    note: str = ""
+
+
+def postgres_read(c: str, kind: Any) -> Read:
+    """Of a quoted column; every type that is not known comes as PostgreSQL's own text."""
+    while isinstance(kind, postgresql.DOMAIN):
+        kind = kind.data_type
+    if isinstance(kind, sa.Boolean):
+        return Read(c, BOOLEAN)
+    if isinstance(kind, sa.Integer):
+        return Read(c, _integer(kind))
+    if isinstance(kind, sa.Float):
+        return Read(f"{c}::float8", REAL)
+    if isinstance(kind, sa.Numeric):
+        if kind.scale == 0 and (kind.precision or 99) <= _EXACT_DIGITS:
+            return Read(f"{c}::int8", INTEGER, "whole numbers")
+        return Read(f"nullif({c}::float8, 'NaN')", REAL)
+    if isinstance(kind, sa.DateTime):
+        utc = getattr(kind, "timezone", False)
+        moment = f"({c} AT TIME ZONE 'UTC')" if utc else f"{c}::timestamp"
+        note = "as UTC" if utc else ""
+        return Read(f"CASE WHEN isfinite({c}) THEN {moment} END", TIMESTAMP, note)
+    if isinstance(kind, sa.Date):
+        return Read(f"CASE WHEN isfinite({c}) THEN {c}::timestamp END", TIMESTAMP)
+    if isinstance(kind, sa.Interval):
+        return Read(f"extract(epoch FROM {c})::float8", REAL, "in seconds")
+    if isinstance(kind, sa.LargeBinary):
+        return Read("", None, "binary")
+    if isinstance(kind, postgresql.MONEY):
+        return Read(f"{c}::numeric::float8", REAL)
+    if isinstance(kind, sa.ARRAY):
+        return Read(f"array_to_json({c})::text", TEXT, "lists as JSON")
+    known = isinstance(kind, sa.String | sa.Uuid | sa.JSON | sa.Time)
+    return Read(f"{c}::text", TEXT, "" if known else "as text")
+
+
+def mysql_read(c: str, kind: Any) -> Read:
+    """Of a quoted column of MySQL, MariaDB or a database that nothing special is known of."""
+    if isinstance(kind, sa.Boolean):
+        return Read(c, BOOLEAN)
+    if isinstance(kind, sa.Integer):
+        return Read(c, INTEGER)
+    if isinstance(kind, sa.Numeric):  # Float too
+        whole = not isinstance(kind, sa.Float) and kind.scale == 0
+        if whole and (kind.precision or 99) <= _EXACT_DIGITS:
+            return Read(c, INTEGER, "whole numbers")
+        return Read(c, REAL)
+    if isinstance(kind, sa.DateTime | sa.Date):
+        return Read(c, TIMESTAMP)
+    if type(kind).__name__ == "BIT":
+        return Read(f"{c} + 0", INTEGER, "bits as a number")
+    binary = isinstance(kind, sa.LargeBinary | sa.BINARY | sa.VARBINARY)
+    if binary or isinstance(kind, sa.types.NullType):
+        return Read("", None, "binary" if binary else "of a type that is not known")
+    return Read(c, TEXT)
+
+
+def sqlite_reads(
+    cursor: Any, place: str, quoted: Sequence[str], declared: Sequence[str]
+) -> list[Read]:
+    """Of all quoted columns of a SQLite table: what is stored decides, then what is declared,
+    because SQLite holds any value in any column."""
+    reads: list[Read] = []
+    for first in range(0, len(quoted), 100):  # SQLite allows 2000 results
+        some = quoted[first : first + 100]
+        cells = ", ".join(
+            f"total(typeof({c}) = 'integer'), total(typeof({c}) = 'real'), "
+            f"total(typeof({c}) = 'text'), total(typeof({c}) = 'blob'), "
+            f"total(typeof({c}) = 'text' AND trim({c}) = ''), "
+            f"total({c} IS NOT NULL AND {c} NOT IN (0, 1)), "
+            f"total(typeof({c}) = 'text' AND {c} GLOB '{_ISO_GLOB}' "
+            f"AND julianday({c}) IS NOT NULL), "
+            f"max(CASE WHEN typeof({c}) = 'integer' THEN abs({c}) END)"
+            for c in some
+        )
+        cursor.execute(f"SELECT {cells} FROM {place}")
+        found = cursor.fetchone()
+        for i, c in enumerate(some):
+            counts = [int(n or 0) for n in found[8 * i : 8 * i + 8]]
+            reads.append(_sqlite_read(c, declared[first + i].upper(), *counts))
+    return reads
+
+
+def _sqlite_read(
+    c: str,
+    declared: str,
+    integers: int,
+    reals: int,
+    texts: int,
+    blobs: int,
+    blanks: int,
+    no_bits: int,
+    dates: int,
+    largest: int,
+) -> Read:
+    if blobs and blobs >= integers + reals + texts:
+        return Read("", None, "binary")
+    if re.search(r"DATE|TIMESTAMP", declared):
+        if texts and texts == dates and not (integers or reals or blobs):
+            return Read(c, TIMESTAMP)
+        if integers and not (reals or texts or blobs):
+            seconds = f"{c} / 1000.0" if largest >= _MILLISECONDS else c
+            moment = f"strftime('%Y-%m-%d %H:%M:%f', {seconds}, 'unixepoch')"
+            return Read(moment, TIMESTAMP, "numbers as Unix time")
+        if not (integers or reals or texts or blobs):
+            return Read(c, TIMESTAMP)
+    if "BOOL" in declared and integers and not (reals or texts or blobs or no_bits):
+        return Read(c, BOOLEAN)
+    note = ""
+    if integers + reals and texts == blanks and not blobs:
+        if blanks:
+            c, note = f"CASE WHEN typeof({c}) <> 'text' THEN {c} END", "empty texts as null"
+        fraction = re.search(r"REAL|FLOA|DOUB|(NUM|DEC)[A-Z]*\(\s*\d+\s*,\s*[1-9]", declared)
+        return Read(c, REAL if reals or fraction else INTEGER, note)
+    if not (integers or reals or texts or blobs):
+        if "INT" in declared:
+            return Read(c, INTEGER)
+        return Read(c, REAL if re.search(r"REAL|FLOA|DOUB|NUM|DEC", declared) else TEXT)
+    mixed = integers or reals or blobs
+    return Read(c, TEXT, "numbers and texts, as text" if mixed else "")
+
+
+def _integer(kind: Any) -> pa.DataType:
+    if isinstance(kind, sa.SmallInteger):
+        return pa.int16()
+    return INTEGER if isinstance(kind, sa.BigInteger) else pa.int32()

@@ -1,0 +1,139 @@
+"""Which column says when a row came to be: its event time."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rfm.data.importing.names import stem
+from rfm.data.importing.profile import ColumnFacts, TableFacts, as_moment
+from rfm.data.schema import words
+
+MOST_NULLS = 0.05
+Form = Literal["time", "text", "seconds", "milliseconds"]
+
+
+def _any(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# each set with what such a column tells instead of when the row came to be
+_REFUSED: Mapping[str, frozenset[str]] = {
+    "when it was last changed, which is later than much that it tells": _any(
+        "update updated updates modified modification modify changed change edited edit last "
+        "latest lastmod mtime refreshed refresh touched accessed"
+    ),
+    "a date of somebody's life": _any(
+        "birth birthday birthdate dob born death died dod deceased hire hired debut"
+    ),
+    "something still to come when the row is written": _any(
+        "until due expire expires expired expiry expiration deadline end ends ended ending finish "
+        "finished valid target planned scheduled estimated expected promised required"
+    ),
+    "when it was copied": _any(
+        "load loaded ingest ingested import imported etl sync synced extracted fetched "
+        "retrieved crawled scraped dumped exported"
+    ),
+    "when it was taken back": _any("deleted deactivated cancelled canceled archived removed"),
+}
+_BIRTH_OF_ROW = _any(
+    "created create creation inserted added registered registration occurred event posted "
+    "placed opened issued start started begin began"
+)
+_PLAIN = {"date", "time", "timestamp", "datetime", "at", "ts", "day", "when", "moment", "on"}
+_SENTINEL = datetime.datetime(2200, 1, 1)  # 9999-12-31 and its like stand for "never"
+_SECONDS, _MILLISECONDS = (500_000_000, 4_200_000_000), (500_000_000_000, 4_200_000_000_000)
+
+
+@dataclass(frozen=True)
+class TimeGuess:
+    """The time column (empty: none), what holds it, why, and what was not taken and why."""
+
+    column: str
+    form: Form
+    reason: str
+    refused: Mapping[str, str]
+
+
+def infer_time_column(table: TableFacts, own: tuple[str, ...], keys: Iterable[str]) -> TimeGuess:
+    """The column of event times, by name first: values tell what is a time, not of what.
+
+    A column with more than `MOST_NULLS` nulls is none: what has not happened yet has no time. See
+    `rfm.data.importing.write` for the rows of the others that have none.
+    """
+    taken, refused, scored = set(keys), {}, []
+    for place, column in enumerate(table.columns.values()):
+        form = time_form(column)
+        if column.name in taken or form is None or column.nulls == column.rows:
+            continue
+        why_not = _refusal(column)
+        if why_not:
+            refused[column.name] = why_not
+        else:
+            score, why = _score(column, own, form)
+            scored.append((score, -column.nulls, -place, column.name, form, why))
+    if not scored:
+        reason = "no column holds event times" if refused else "no column holds times"
+        return TimeGuess("", "time", reason, refused)
+    *_, name, form, why = max(scored)
+    for *_, other, _, _ in scored:
+        if other != name:
+            refused[other] = f"{name} says rather when the row came to be"
+    return TimeGuess(name, form, why, refused)
+
+
+def time_form(column: ColumnFacts) -> Form | None:
+    """How a column holds times, if it does; numbers only where their name says so, too."""
+    if column.sort == "time":
+        return "time"
+    if column.times:
+        return "text"
+    if column.sort == "integer" and column.nulls < column.rows:
+        named = {*words(column.name).split()} & {*_PLAIN, "epoch", "unix", *_BIRTH_OF_ROW}
+        if named and _SECONDS[0] <= column.low and column.high <= _SECONDS[1]:
+            return "seconds"
+        if named and _MILLISECONDS[0] <= column.low and column.high <= _MILLISECONDS[1]:
+            return "milliseconds"
+    return None
+
+
+def _refusal(column: ColumnFacts) -> str:
+    parts = {*words(column.name).split(), *stem(column.name)}
+    if not (parts & {"start", "started", "begin"}):
+        for why, telling in _REFUSED.items():
+            if parts & telling:
+                return why
+    if column.null_share > MOST_NULLS:
+        return f"{column.nulls} of {column.rows} rows have none"
+    if column.distinct <= 1 and column.rows > 1:
+        return "it is the same in all rows"
+    high = as_moment(column.high)
+    if high is not None and high >= _SENTINEL:
+        return f"reaches to {high.date()}, which stands for never"
+    return ""
+
+
+def _score(column: ColumnFacts, own: tuple[str, ...], form: Form) -> tuple[float, str]:
+    """How much a name speaks for an event time; native times before what must be read as one."""
+    parts = stem(column.name)
+    native = 0.5 if form == "time" else 0.0
+    bare = [p for p in parts if p not in _PLAIN]
+    if not bare:
+        return 3 + native, f"called {column.name}"
+    if set(words(column.name).split()) & _BIRTH_OF_ROW:
+        return 3 + native, f"{column.name} says when the row came to be"
+    if any(_same(p, o) for p in bare for o in own):
+        return 3 + native, f"{column.name} is named for its table"
+    return 1 + native, f"{column.name} is its time"
+
+
+def _same(a: str, b: str) -> bool:
+    """Whether two words are of one family: redeem and redemption, order and ordered."""
+    shared = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        shared += 1
+    return shared >= min(len(a), len(b), 5) and shared >= 3

@@ -1,0 +1,261 @@
+"""The RelBench folder of a plan: row numbers for keys, the manifest, original keys.
+
+All of it is done by DuckDB on files, so that no table need fit into memory.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rfm.data.importing.duck import quote
+from rfm.data.importing.plan import Link, Plan, TablePlan
+from rfm.data.importing.profile import Facts, scan
+
+_log = logging.getLogger("rfm")
+_CASTS = {"number": "DOUBLE", "boolean": "BOOLEAN", "datetime": "TIMESTAMP", "text": "VARCHAR"}
+_CASTS["category"] = "VARCHAR"
+_PARQUET = "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of a table that its plan did not know."""
+
+    rows: int
+    lost_links: Mapping[str, int]  # foreign key -> rows whose parent is not there: null now
+    filled_times: int  # rows without a time, which have the latest one now
+
+
+def write_tables(facts: Facts, plan: Plan, folder: Path, work: Path) -> dict[str, Written]:
+    """`db/<table>.parquet`, and `keys/<table>.parquet` where the key is not the row number.
+
+    Rows come in the order of the primary key, without one in the source's.
+    """
+    (folder / "db").mkdir()
+    ordered = {name: _order(facts, table, work) for name, table in plan.tables.items()}
+    written = {}
+    for name, table in ordered.items():
+        path = folder / "db" / f"{name}.parquet"
+        latest = _latest(facts, table)
+        facts.connection.execute(
+            f"COPY ({_select(table, ordered, latest)}) TO {_text(path)} {_PARQUET}"
+        )
+        if table.key and not _counts_from_zero(table):
+            _write_keys(facts, table, folder / "keys" / f"{name}.parquet")
+        filled = 0
+        if table.time.column:
+            filled = table.facts.columns[table.time.column].nulls
+        written[name] = Written(table.facts.rows, _lost(facts, table, path), filled)
+    return written
+
+
+def write_manifest(
+    plan: Plan, folder: Path, name: str, splits: tuple[str, str], about: str
+) -> None:
+    """`manifest.yaml`, and `kinds.yaml` where the user said what columns are."""
+    val, test = splits
+    tables = {
+        table.name: {
+            "pkey": table.key_column or None,
+            "time_col": table.names[table.time.column] if table.time.column else None,
+            "fkeys": {link.column: link.parent for link in table.links},
+        }
+        for table in plan.tables.values()
+    }
+    content = {
+        "name": name,
+        "manifest_version": 1,
+        "description": about,
+        "val_timestamp": val,
+        "test_timestamp": test,
+        "tables": tables,
+    }
+    _write_yaml(folder / "manifest.yaml", content)
+    kinds = {
+        table.name: {table.names[c]: kind for c, kind in table.kinds.items() if c in table.names}
+        for table in plan.tables.values()
+        if table.kinds
+    }
+    if kinds:
+        _write_yaml(folder / "kinds.yaml", {name: kinds})
+
+
+def derive_splits(facts: Facts, plan: Plan) -> tuple[str, str]:
+    """Validation and test timestamp: by then 80 % and 90 % of all rows with a time were there.
+
+    The beginning of that day, where these are different days within the time range; else the
+    second. Without any time: 2000-01-01 and 2001-01-01, which nothing depends on.
+    """
+    parts = [
+        f"SELECT date_trunc('second', {_moment(table)}) AS t FROM {scan(table.facts.path)}"
+        for table in plan.tables.values()
+        if table.time.column
+    ]
+    if not parts:
+        return "2000-01-01", "2001-01-01"
+    rows = f"(SELECT t FROM ({' UNION ALL '.join(parts)}) WHERE t IS NOT NULL)"
+    for unit in ("day", "second"):
+        counted = facts.connection.execute(
+            f"SELECT d, n FROM (SELECT date_trunc('{unit}', t)::TIMESTAMP AS d, count(*) AS n "
+            f"FROM {rows} GROUP BY d) ORDER BY d"
+        ).fetchall()
+        moments = [_quantile(counted, share) for share in (0.8, 0.9)]
+        if counted[0][0] < moments[0] < moments[1]:
+            break
+    else:
+        moments[1] = max(moments[1], moments[0] + datetime.timedelta(seconds=1))
+    val, test = (m.date().isoformat() if m == _midnight(m) else m.isoformat(" ") for m in moments)
+    return val, test
+
+
+def _order(facts: Facts, table: TablePlan, work: Path) -> TablePlan:
+    """The table with its staged rows in the order of the key."""
+    if not table.key:
+        return table
+    at = [table.facts.columns[c].at for c in table.key]
+    if len(at) == 1 and at[0] in table.facts.staged.rising:
+        return table
+    path = work / f"{table.facts.path.stem}-ordered.parquet"
+    columns = ", ".join(c.at for c in table.facts.columns.values())
+    facts.connection.execute(
+        f"COPY (SELECT {columns} FROM {scan(table.facts.path)} ORDER BY {', '.join(at)}) "
+        f"TO {_text(path)} (FORMAT parquet, COMPRESSION snappy)"
+    )
+    table.facts.path.unlink()
+    staged = replace(table.facts.staged, path=path)
+    return replace(table, facts=replace(table.facts, staged=staged))
+
+
+def _select(table: TablePlan, tables: Mapping[str, TablePlan], latest: str) -> str:
+    """The rows of the folder's table."""
+    cells: dict[str, str] = {}
+    if table.key and not table.key_in_place:
+        cells[table.key_column] = "t.file_row_number::BIGINT"
+    for column, name in table.names.items():
+        facts = table.facts.columns[column]
+        if name == table.key_column:
+            cells[name] = "t.file_row_number::BIGINT"
+        elif column == table.time.column:
+            moment = _moment(table, "t.")
+            cells[name] = f"coalesce({moment}, {latest})" if facts.nulls else moment
+        elif column in table.kinds:
+            cells[name] = f"t.{facts.at}::{_CASTS[table.kinds[column]]}"
+        else:
+            cells[name] = f"t.{facts.at}"
+    if table.kept_key:
+        cells[table.kept_key] = f"t.{table.facts.columns[table.key[0]].at}"
+    joins = []
+    for i, link in enumerate(table.links):
+        cell, join = _parent_row(table, link, tables[link.parent], f"p{i}")
+        cells[link.column] = cell
+        joins += [join] * bool(join)
+    chosen = ", ".join(f"{cell} AS {quote(name)}" for name, cell in cells.items())
+    sql = f"SELECT {chosen} FROM {scan(table.facts.path)} t {' '.join(joins)}"
+    return f"{sql} ORDER BY t.file_row_number" if joins else sql
+
+
+def _parent_row(table: TablePlan, link: Link, parent: TablePlan, alias: str) -> tuple[str, str]:
+    """The parent's row number as an expression, and the join that it needs, if any."""
+    ours = [table.facts.columns[c] for c in link.columns]
+    theirs = [parent.facts.columns[c] for c in link.parent_columns]
+    if len(theirs) == 1 and link.parent_columns == parent.key and theirs[0].counts_rows:
+        mine, key = ours[0], theirs[0]
+        if mine.sort == "integer":
+            value = f"t.{mine.at}::BIGINT"
+            return (
+                f"CASE WHEN {value} BETWEEN {key.low} AND {key.high} THEN {value} - {key.low} END",
+                "",
+            )
+    keys = ", ".join(c.at for c in theirs)
+    on = []
+    for mine, key in zip(ours, theirs, strict=True):
+        as_text = "::VARCHAR" if (mine.sort == "text") != (key.sort == "text") else ""
+        on.append(f"t.{mine.at}{as_text} = {alias}.{key.at}{as_text}")
+    join = (
+        f"LEFT JOIN (SELECT {keys}, file_row_number AS r FROM {scan(parent.facts.path)}) {alias} "
+        f"ON {' AND '.join(on)}"
+    )
+    return f"{alias}.r::BIGINT", join
+
+
+def _moment(table: TablePlan, alias: str = "") -> str:
+    """The time of a row, as an expression; `alias` (with a dot) is the staged file's."""
+    at = alias + table.facts.columns[table.time.column].at
+    return {
+        "time": at,
+        "text": f"{at}::TIMESTAMP",
+        "seconds": f"make_timestamp({at}::BIGINT * 1000000)",
+        "milliseconds": f"make_timestamp({at}::BIGINT * 1000)",
+    }[table.time.form]
+
+
+def _latest(facts: Facts, table: TablePlan) -> str:
+    """The latest time, for rows that have none: they must not be seen before they were there."""
+    if not table.time.column or not table.facts.columns[table.time.column].nulls:
+        return "NULL"
+    sql = f"SELECT epoch_us(max({_moment(table)})) FROM {scan(table.facts.path)}"
+    row = facts.connection.execute(sql).fetchone()
+    assert row is not None
+    return f"make_timestamp({int(row[0])}::BIGINT)"
+
+
+def _counts_from_zero(table: TablePlan) -> bool:
+    """Whether the key's own values are the row numbers; then they need not be written down."""
+    column = table.facts.columns[table.key[0]]
+    return len(table.key) == 1 and column.counts_rows and column.low == 0
+
+
+def _write_keys(facts: Facts, table: TablePlan, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    columns = ", ".join(
+        f"{table.facts.columns[c].at} AS {quote(table.names.get(c, c))}" for c in table.key
+    )
+    facts.connection.execute(
+        f"COPY (SELECT {columns} FROM {scan(table.facts.path)}) TO {_text(path)} {_PARQUET}"
+    )
+
+
+def _lost(facts: Facts, table: TablePlan, path: Path) -> dict[str, int]:
+    """Per foreign key the rows that had a value without a parent row."""
+    lost = {}
+    for link in table.links:
+        present = " AND ".join(f"{table.facts.columns[c].at} IS NOT NULL" for c in link.columns)
+        row = facts.connection.execute(
+            f"SELECT (SELECT count(*) FROM {scan(table.facts.path)} WHERE {present}) - "
+            f"(SELECT count({quote(link.column)}) FROM {scan(path)})"
+        ).fetchone()
+        assert row is not None
+        if row[0]:
+            lost[link.column] = int(row[0])
+    return lost
+
+
+def _quantile(counted: list[tuple[Any, ...]], share: float) -> datetime.datetime:
+    """The first moment by the end of which a share of all rows were there."""
+    total, seen = sum(int(n) for _, n in counted), 0
+    for moment, n in counted:
+        seen += int(n)
+        if seen >= share * total:
+            return datetime.datetime.fromisoformat(str(moment))
+    raise AssertionError(share)
+
+
+def _midnight(moment: datetime.datetime) -> datetime.datetime:
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _text(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(
+        yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
