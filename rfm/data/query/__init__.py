@@ -39,7 +39,9 @@ from rfm.data.query.compiled import CompiledQuery, compile_query, compile_text
 from rfm.data.query.errors import QueryError
 from rfm.data.query.parser import parse
 from rfm.data.query.run import Limits
+from rfm.data.query.splits import check_times, split_times
 from rfm.data.query.syntax import Query
+from rfm.data.query.task_folder import Written, write_task
 
 __all__ = [
     "BoundQuery",
@@ -50,11 +52,15 @@ __all__ = [
     "Limits",
     "Query",
     "QueryError",
+    "Written",
     "bind",
+    "check_times",
     "compile_query",
     "compile_text",
     "count",
     "entities",
     "labels",
     "parse",
+    "split_times",
+    "write_task",
 ]
