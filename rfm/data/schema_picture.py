@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rfm.data.database import Database, Table
 from rfm.data.schema_layout import Arrow, Box, Layout, Point, lay_out
-from rfm.data.schema_shapes import HUES, SIZE, Block, Curve, Picture, Shape, Text
+from rfm.data.schema_shapes import HUES, SIZE, Block, Curve, Picture, Shape, Text, printable
 from rfm.data.schema_svg import to_svg
 from rfm.files import publish
 
@@ -210,13 +210,8 @@ def _count(number: int, what: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without control characters, which XML cannot hold, characters that turn text round, and
-    piles of accents."""
-    shown = "".join(
-        "�" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp") else c
-        for i, c in enumerate(text[:_LONGEST])
-        if not all(map(unicodedata.combining, text[max(i - 2, 0) : i + 1]))
-    )
+    """Printable, in one line that is not endless."""
+    shown = printable(text[:_LONGEST].replace("\n", " ").replace("\t", " "))
     return shown if len(text) <= _LONGEST else f"{shown}…"
 
 

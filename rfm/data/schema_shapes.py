@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -52,6 +53,10 @@ HUES = len(_LIGHT_HUES)
 LIGHT |= {f"hue{i}": hue for i, hue in enumerate(_LIGHT_HUES)}
 DARK |= {f"hue{i}": hue for i, hue in enumerate(_DARK_HUES)}
 SIZE = 12  # of plain text, in pixels
+
+_UNSAFE = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
+_SAFE = "\n\t\u200c\u200d\xad"  # joiners and hyphens that languages and emoji need
+_MOST_MARKS = 4
 
 
 @dataclass(frozen=True)
@@ -119,3 +124,17 @@ def trace(curve: Curve) -> tuple[Point, list[tuple[Point, Point, Point]], list[P
         reach = (two[0] - one[0]) * (0.5 if i % 2 else 1 / 3)
         bends.append(((one[0] + reach, one[1]), (two[0] - reach, two[1]), two))
     return points[0], bends, head
+
+
+def printable(text: str) -> str:
+    """Without control characters, which XML cannot hold, characters that turn text round, and
+    piles of accents."""
+    marks, shown = 0, []
+    for c in text:
+        kind = unicodedata.category(c)
+        marks = marks + 1 if kind in ("Mn", "Me") else 0
+        if kind in _UNSAFE and c not in _SAFE:
+            shown.append("�")
+        elif marks <= _MOST_MARKS:
+            shown.append(c)
+    return "".join(shown)
