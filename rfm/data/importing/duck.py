@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from rfm.data.importing.csv_files import CSV, csv_table
 from rfm.data.importing.source import (
     BATCH_ROWS,
     BOOLEAN,
@@ -30,8 +30,6 @@ from rfm.data.importing.sql_types import Read
 from rfm.data.schema import suggest
 
 _log = logging.getLogger("rfm")
-_CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-_NULLS = ["", "NULL", "null", "\\N", "NaN", "nan"]  # not NA: that is Namibia, too
 _INTEGERS = {"TINYINT": pa.int16(), "SMALLINT": pa.int16(), "UTINYINT": pa.int16()}
 _INTEGERS |= {
     "INTEGER": pa.int32(),
@@ -68,7 +66,7 @@ class _Duck:
         cells = ", ".join(f"{read.sql} AS c{i}" for i, read in enumerate(reads))
         sql = f"SELECT {cells} FROM {self._from(table, where)}" + (f" LIMIT {limit}" * bool(limit))
         with self.errors(f"reading {table.shown}"):
-            reader: pa.RecordBatchReader = self._connection.execute(sql).to_arrow_reader(BATCH_ROWS)
+            reader: pa.RecordBatchReader = self._connection.sql(sql).to_arrow_reader(BATCH_ROWS)
             for batch in iter(reader):
                 yield batch.cast(table.types)
 
@@ -76,7 +74,7 @@ class _Duck:
         self._connection.close()
 
     def errors(self, doing: str) -> Any:
-        kinds = (duckdb.Error, pa.ArrowException, OSError)
+        kinds = (duckdb.Error, pa.ArrowException, OSError, EOFError)
         return driver_errors(f"source={self.shown}: {doing}", Hidden(), kinds)
 
     def _from(self, table: SourceTable, where: str) -> str:
@@ -151,7 +149,7 @@ class FileSource(_Duck):
         super().__init__(str(folder), duckdb.connect(config=config))
         self._files: dict[str, Path] = {}
         for path in sorted(folder.iterdir()):
-            suffix = next((s for s in (*_CSV, ".parquet") if path.name.lower().endswith(s)), "")
+            suffix = next((s for s in (*CSV, ".parquet") if path.name.lower().endswith(s)), "")
             if path.name.startswith(".") or not (suffix or any(path.glob("*.parquet"))):
                 continue
             if path.is_file() and not path.stat().st_size:
@@ -177,24 +175,10 @@ class FileSource(_Duck):
         return tables
 
     def _scan(self, path: Path) -> str:
-        if not path.name.lower().endswith(_CSV):
+        if not path.name.lower().endswith(CSV):
             pattern = path if path.is_file() else path / "*.parquet"
             return f"read_parquet({_text(pattern)}, union_by_name = true)"
-        options = f"header = true, nullstr = [{', '.join(map(_text, _NULLS))}]"
-        options += f", encoding = {_text(_encoding(path))}" * (not path.name.endswith(".gz"))
-        # all rows tell the types: what is a number for 20,000 rows may not be one after
-        scan = f"read_csv({_text(path)}, {options}, sample_size = -1"
-        described = self._connection.execute(f"DESCRIBE SELECT * FROM {scan})").fetchall()
-        whole = [str(name) for name, kind, *_ in described if kind in ("BIGINT", "HUGEINT")]
-        if not whole:
-            return f"{scan})"
-        # 00123 is a code: as a number it would lose its zeros, as a huge one its digits
-        cells = [f"bool_or(regexp_matches({quote(n)}, '^[+-]?0[0-9]|^.{{19,}}'))" for n in whole]
-        texts = f"read_csv({_text(path)}, {options}, sample_size = -1, types = {_types(whole)})"
-        found = self._connection.execute(f"SELECT {', '.join(cells)} FROM {texts}").fetchone()
-        assert found is not None
-        codes = [name for name, is_code in zip(whole, found, strict=True) if is_code]
-        return f"{scan}, types = {_types(codes)})" if codes else f"{scan})"
+        return csv_table(self._connection, path)
 
 
 def quote(name: str) -> str:
@@ -204,27 +188,6 @@ def quote(name: str) -> str:
 
 def _text(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
-
-
-def _types(names: Sequence[str]) -> str:
-    return "{" + ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names) + "}"
-
-
-def _encoding(path: Path) -> str:
-    """`utf-8` where the whole file is, `utf-16` where its first bytes say so, else `latin-1`."""
-    decode = codecs.getincrementaldecoder("utf-8")().decode
-    with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return "utf-16"
-        file.seek(0)
-        try:
-            while block := file.read(1 << 20):
-                decode(block)
-            decode(b"", True)
-        except UnicodeDecodeError:
-            _log.warning("%s: is not UTF-8, read as Latin-1", path)
-            return "latin-1"
-    return "utf-8"
 
 
 def _read(c: str, declared: str) -> Read:

@@ -48,7 +48,7 @@ def postgres_read(c: str, kind: Any) -> Read:
         return Read(f"CASE WHEN isfinite({c}) THEN {moment} END", TIMESTAMP, note)
     if isinstance(kind, sa.Date):
         return Read(f"CASE WHEN isfinite({c}) THEN {c}::timestamp END", TIMESTAMP)
-    if isinstance(kind, sa.Interval):
+    if isinstance(kind, sa.Interval | postgresql.INTERVAL):
         return Read(f"extract(epoch FROM {c})::float8", REAL, "in seconds")
     if isinstance(kind, sa.LargeBinary):
         return Read("", None, "binary")

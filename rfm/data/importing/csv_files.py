@@ -1,0 +1,127 @@
+"""CSV files: delimiter, encoding and types, decided by all of a file and not by its beginning."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import logging
+from pathlib import Path
+from typing import IO, Any
+
+import duckdb
+
+_log = logging.getLogger("rfm")
+CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_NULLS = ("", "NULL", "null", "\\N", "NaN", "nan")  # not NA: that is Namibia, too
+_DELIMITERS = ",;\t|"
+# 00123 is a code: as a number it would lose its zeros, and one of 19 digits its last ones
+_INTEGER = "[+-]?(0|[1-9][0-9]{0,17})"
+_REAL = r"[+-]?((0|[1-9][0-9]{0,17})(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+_DAY_FIRST = ("%d/%m/%Y", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M")
+_MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p")
+
+
+def csv_table(connection: duckdb.DuckDBPyConnection, path: Path) -> str:
+    """A CSV file with a header as a table of SQL, its columns of the types that all rows have.
+
+    Integers, numbers, true/false, ISO dates and timestamps; dates such as 31/12/2020, where only
+    one order of day and month fits all rows; else text.
+
+    Raises:
+        ValueError, duckdb.Error: a file that is no table, with the line at which it is none.
+    """
+    encoding = _encoding(path)
+    delimiter, names = _header(path, encoding)
+    columns = ", ".join(f"c{i}: 'VARCHAR'" for i in range(len(names)))
+    scan = (
+        f"read_csv({_text(path)}, auto_detect = false, header = true, delim = {_text(delimiter)}, "
+        f"quote = '\"', escape = '\"', nullstr = [{', '.join(map(_text, _NULLS))}], "
+        f"encoding = {_text(encoding)}, columns = {{{columns}}}, max_line_size = 16777216)"
+    )
+    tests = [test for i in range(len(names)) for test, _ in _types(f"c{i}")]
+    found = connection.execute(f"SELECT {', '.join(tests)} FROM {scan}").fetchone()
+    assert found is not None
+    each = len(tests) // len(names)
+    cells = []
+    for i, name in enumerate(names):
+        fits = found[each * i : each * (i + 1)]
+        casts = [cast for fit, (_, cast) in zip(fits, _types(f"c{i}"), strict=True) if fit]
+        both = fits[-1] and fits[-2]  # 01/02/2020 alone tells nothing
+        cell = casts[0] if casts and not both else f"c{i}"
+        cells.append(f'{cell} AS "{name.replace(chr(34), chr(34) * 2)}"')
+    return f"(SELECT {', '.join(cells)} FROM {scan})"
+
+
+def _types(c: str) -> list[tuple[str, str]]:
+    """Per type whether all values fit, and the value as it. A column without values is text."""
+
+    def all_are(condition: str) -> str:
+        return f"coalesce(bool_and({condition}) FILTER ({c} IS NOT NULL), false)"
+
+    return [
+        (all_are(f"regexp_full_match({c}, '{_INTEGER}')"), f"{c}::BIGINT"),
+        (all_are(f"regexp_full_match({c}, '{_REAL}')"), f"{c}::DOUBLE"),
+        (all_are(f"lower({c}) IN ('true', 'false')"), f"{c}::BOOLEAN"),
+        (
+            all_are(
+                rf"regexp_matches({c}, '^\d{{4}}-\d\d-\d\d') AND try_cast({c} AS TIMESTAMP) "
+                "IS NOT NULL"
+            ),
+            f"{c}::TIMESTAMP",
+        ),
+        *(
+            (
+                all_are(f"try_strptime({c}, {list(formats)}) IS NOT NULL"),
+                f"strptime({c}, {list(formats)})",
+            )
+            for formats in (_DAY_FIRST, _MONTH_FIRST)
+        ),
+    ]
+
+
+def _header(path: Path, encoding: str) -> tuple[str, list[str]]:
+    """The delimiter, by the header, and the names in it, each once and none empty."""
+    with io.TextIOWrapper(_open(path), encoding.replace("utf-8", "utf-8-sig"), newline="") as file:
+        first = file.readline()
+        file.seek(0)
+        delimiter = max(_DELIMITERS, key=first.count)
+        try:
+            names = next(csv.reader(file, delimiter=delimiter))
+        except (StopIteration, csv.Error) as error:
+            raise ValueError(f"its first line is no header of columns: {error}") from None
+    taken: set[str] = set()
+    for i, name in enumerate(names):
+        free, number = name.strip() or f"column_{i + 1}", 1
+        while free.casefold() in taken:
+            number += 1
+            free = f"{name.strip() or f'column_{i + 1}'}_{number}"
+        taken.add(free.casefold())
+        names[i] = free
+    return delimiter, names
+
+
+def _encoding(path: Path) -> str:
+    """`utf-8` where the whole file is, `utf-16` where its first bytes say so, else `latin-1`."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    with _open(path) as file:
+        if (head := file.read(2)) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+        try:
+            decode(head)
+            while block := file.read(1 << 20):
+                decode(block)
+            decode(b"", True)
+        except UnicodeDecodeError:
+            _log.warning("%s: is not UTF-8, read as Latin-1", path)
+            return "latin-1"
+    return "utf-8"
+
+
+def _open(path: Path) -> IO[Any]:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _text(value: object) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
