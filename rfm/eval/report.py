@@ -50,8 +50,11 @@ class PredictionRun:
         (binary) or `mean` (regression).
     checkpoint, facts: about the model and the run, by name; any values. `regime` belongs here.
     explanations: of some predictions: `entity`, `prediction`, `top_signal` and `signals`, each with
-        `path`, `table`, `column`, `rows`, `weight` (signed), `words` and, where it was checked,
-        `occluded`: by how much the answer changes without its rows. `time` is shown, if given.
+        `path` (foreign keys walked: a list, or in words), `table`, `column`, `rows`, `weight` (its
+        share of what moved the answer, -1 to 1), `words` and, where it was checked, `occluded`: by
+        how much the answer changes without its rows (`checked`: whether it was, if that is said).
+        `time` (a time, or unix seconds) is shown, if given; `chosen` is the class whose chance
+        `prediction` is (multiclass).
     """
 
     title: str
@@ -103,29 +106,39 @@ def check_run(run: PredictionRun) -> None:
                 f"{name} lacks the columns {missing}, has {list(map(str, frame.columns))}; wanted "
                 f"{wanted}"
             )
-    for name, frame in (("predictions", run.predictions), ("backtest", run.backtest)):
-        one_end = (LOW in frame.columns) != (HIGH in frame.columns)
-        if one_end:
-            raise ValueError(f"{name} has one of {LOW!r} and {HIGH!r}, wanted both or neither")
-        if run.task_type == "binary_classification" and len(frame):
-            given = pd.to_numeric(frame[PREDICTION]).astype("float64")
-            wrong = (given < 0) | (given > 1)
-            if wrong.any():
-                raise ValueError(
-                    f"{name}: {int(wrong.sum())} predictions are no probabilities, the first is "
-                    f"{given[wrong].iloc[0]}; wanted 0 to 1"
-                )
-        if run.classes and len(frame):
-            others = set(frame[PREDICTION].dropna().astype(str)) - set(map(str, run.classes))
-            if others:
-                raise ValueError(
-                    f"{name}: {sorted(others)[:3]} is predicted, which is none of the classes "
-                    f"{list(map(str, run.classes))[:10]}"
-                )
+    _check_answers("predictions", run.predictions, run)
+    _check_answers("backtest", run.backtest, run)
     for place, explanation in enumerate(run.explanations):
         missing = [k for k in ("entity", "prediction", "signals") if k not in explanation]
         if missing:
             raise ValueError(f"explanation {place} lacks {missing}, has {list(explanation)}")
+
+
+def _check_answers(name: str, frame: pd.DataFrame, run: PredictionRun) -> None:
+    if (LOW in frame.columns) != (HIGH in frame.columns):
+        raise ValueError(f"{name} has one of {LOW!r} and {HIGH!r}, wanted both or neither")
+    if not len(frame):
+        return
+    if pd.api.types.is_numeric_dtype(frame[run.time]):
+        raise ValueError(
+            f"{name}: the anchor times of {run.time!r} are numbers, wanted times: use "
+            "astype('datetime64[s]') on unix seconds"
+        )
+    if run.task_type == "binary_classification":
+        given = pd.to_numeric(frame[PREDICTION]).astype("float64")
+        wrong = (given < 0) | (given > 1)
+        if wrong.any():
+            raise ValueError(
+                f"{name}: {int(wrong.sum())} predictions are no probabilities, the first is "
+                f"{given[wrong].iloc[0]}; wanted 0 to 1"
+            )
+    if run.classes:
+        others = set(frame[PREDICTION].dropna().astype(str)) - set(map(str, run.classes))
+        if others:
+            raise ValueError(
+                f"{name}: {sorted(others)[:3]} is predicted, which is none of the classes "
+                f"{list(map(str, run.classes))[:10]}"
+            )
 
 
 def render_report(run: PredictionRun) -> str:

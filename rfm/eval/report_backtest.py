@@ -61,8 +61,10 @@ def backtest_section(run: PredictionRun) -> Section:
     by_time = scores_by_time(frame, run.time, run.task_type)
     names = [name for name in overall if name != "rows"]
     sentences = [
-        f"The same question at {count(len(by_time), 'past anchor time')}, "
+        f"The same question at {count(by_time['time'].nunique(), 'past anchor time')}, "
         f"{count(int(overall['rows']), 'answer')} whose label is known by now."
+        if by_time["time"].notna().any()
+        else f"{count(int(overall['rows']), 'answer')} to the same question whose label is known."
     ]
     if left_out := len(run.backtest) - len(frame):
         sentences.append(f"{count(left_out, 'row')} without a label or a prediction left out.")
@@ -72,10 +74,12 @@ def backtest_section(run: PredictionRun) -> Section:
             f"AUROC is not defined at {count(single, 'anchor time')}, where all labels are equal."
         )
     figures = []
-    if by_time["time"].nunique() < 2:
+    if by_time["time"].isna().all():
+        sentences.append("These answers have no anchor times, so nothing is drawn over time.")
+    elif by_time["time"].nunique() < 2:
         sentences.append("There is one past anchor time only, so nothing is drawn over time.")
     else:
-        figures = _figures(by_time, names)
+        figures = _figures(by_time.dropna(subset=["time"]), names)
     return Section("backtest", title, sentences, figures, [], [_grid(by_time, overall, names)])
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from pandas.api.types import is_integer
 
-from rfm.eval.report_numbers import total_signals
+from rfm.eval.report_numbers import steps, total_signals
 from rfm.eval.report_parts import Bars, Example, Section, count, scale_bars, signed, spell
 
 if TYPE_CHECKING:
@@ -32,10 +34,10 @@ def signals_section(run: PredictionRun) -> Section:
         through = [_through(total.path)] if total.path else []
         note = " · ".join([*through, f"in {total.appears} of {explained}", said])
         name = _name(total.table, total.column)
-        items.append((name, f"{total.strength:.3g}", total.strength, note))
+        items.append((name, f"{total.strength:.1%}", total.strength, note))
     sentence = (
-        f"Mean strength (size of the weight) of each path, table and column over "
-        f"{count(explained, 'explained prediction')}; 0 where it is not among the signals."
+        "How large a share each path, table and column has in what moved an answer, on average "
+        f"over {count(explained, 'explained prediction')}."
     )
     rest = f"; {len(totals) - _TOTALS:,} weaker ones are not shown" if len(totals) > _TOTALS else ""
     return Section(
@@ -62,32 +64,57 @@ def _spread(explanations: list[Mapping[str, Any]], run: PredictionRun) -> list[M
 
 
 def _example(explanation: Mapping[str, Any], run: PredictionRun) -> Example:
-    prediction, signals = explanation["prediction"], list(explanation["signals"])
-    binary = run.task_type == "binary_classification"
+    chances = run.task_type in ("binary_classification", "multiclass_classification")
     return Example(
         spell(explanation["entity"]),
-        spell(explanation["time"]) if "time" in explanation else "",
-        f"{float(prediction):.1%}" if binary else spell(prediction),
+        _moment(explanation["time"]) if "time" in explanation else "",
+        _answer(explanation, run),
         str(explanation.get("top_signal", "")),
-        _signal_bars(signals),
+        _signal_bars(list(explanation["signals"]), chances),
     )
 
 
-def _signal_bars(signals: Sequence[Mapping[str, Any]]) -> Bars:
+def _answer(explanation: Mapping[str, Any], run: PredictionRun) -> str:
+    prediction = explanation["prediction"]
+    if run.task_type == "binary_classification":
+        return f"{float(prediction):.1%}"
+    if run.task_type == "multiclass_classification" and explanation.get("chosen"):
+        return f"{spell(str(explanation['chosen']))} ({float(prediction):.1%})"
+    return spell(prediction)
+
+
+def _moment(time: Any) -> str:
+    """A time, or unix seconds; empty for what has none."""
+    moment = pd.Timestamp(np.int64(time).astype("datetime64[s]")) if is_integer(time) else time
+    return "" if pd.isna(moment) else spell(moment)
+
+
+def _signal_bars(signals: Sequence[Mapping[str, Any]], chances: bool) -> Bars:
+    """The strongest signals of an answer, which is a chance or a number."""
     shown = sorted(signals, key=lambda one: -abs(np.nan_to_num(float(one["weight"]))))[:_SIGNALS]
     items = []
     for one in shown:
         weight, name = float(one["weight"]), _name(str(one["table"]), str(one["column"]))
-        words = str(one.get("words", "")) or name
+        words, path = str(one.get("words", "")) or name, steps(one["path"])
         parts = [name] if words != name else []
-        parts += [_through(one["path"])] if len(one["path"]) else []
+        parts += [_through(path)] if path else []
         parts += [count(len(one["rows"]), "row")] if len(one.get("rows", ())) else []
-        if "occluded" in one and np.isfinite(float(one["occluded"])):
-            parts.append(f"without: {signed(float(one['occluded']))}")
-        items.append((words, signed(weight), weight, " · ".join(parts)))
+        occluded = float(one.get("occluded", np.nan))
+        if np.isfinite(occluded) and one.get("checked", True):
+            parts.append(f"without: {_points(occluded) if chances else signed(occluded)}")
+        items.append((words, _percent(weight), weight, " · ".join(parts)))
     weaker = len(signals) - len(shown)
     rest = f"{count(weaker, 'weaker signal')} not shown." if weaker else ""
     return scale_bars(items, rest, negative=True)
+
+
+def _points(change: float) -> str:
+    points = signed(round(100 * change, 1))
+    return f"{points} points"
+
+
+def _percent(weight: float) -> str:
+    return f"{weight:+.0%}".replace("-", "−") if np.isfinite(weight) else "–"
 
 
 def _name(table: str, column: str) -> str:
@@ -95,4 +122,4 @@ def _name(table: str, column: str) -> str:
 
 
 def _through(path: Sequence[str]) -> str:
-    return f"through {' → '.join(spell(str(step)) for step in path)}"
+    return f"through {' → '.join(map(spell, path))}"

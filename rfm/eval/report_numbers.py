@@ -210,12 +210,18 @@ def class_table(frame: pd.DataFrame) -> pd.DataFrame:
     return ordered
 
 
+def steps(path: str | Sequence[Any]) -> tuple[str, ...]:
+    """A path of foreign keys as its steps; one that is in words is a single step."""
+    every = (path,) if isinstance(path, str) else path
+    return tuple(str(step) for step in every if str(step))
+
+
 def total_signals(explanations: Sequence[Mapping[str, Any]]) -> list[SignalTotal]:
     """Signals of all explanations by path, table and column, strongest first."""
     found: dict[tuple[tuple[str, ...], str, str], dict[int, float]] = {}
     for i, explanation in enumerate(explanations):
         for signal in explanation["signals"]:
-            path = tuple(map(str, signal["path"]))
+            path = steps(signal["path"])
             of = found.setdefault((path, str(signal["table"]), str(signal["column"])), {})
             weight = float(signal["weight"])
             of[i] = of.get(i, 0.0) + (weight if np.isfinite(weight) else 0.0)

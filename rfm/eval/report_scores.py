@@ -135,10 +135,10 @@ def _first_rows(given: pd.DataFrame, run: PredictionRun) -> Grid:
 def labels_section(run: PredictionRun) -> Section:
     """How many labels there were at past anchor times, and how many are positive or their mean."""
     title, frame = "Labels over time", run.balance
-    if not len(frame) or frame["labelled"].sum() == 0:
+    if not len(frame) or frame["time"].isna().all() or frame["labelled"].sum() == 0:
         why = "no label is known at any past anchor time, or none was counted"
         return Section("labels", title, [f"There is no label balance: {why}."])
-    frame = frame.sort_values("time", kind="stable")
+    frame = frame.dropna(subset=["time"]).sort_values("time", kind="stable")
     labelled = int(frame["labelled"].sum())
     sentence = f"{count(labelled, 'labelled example')} at {count(len(frame), 'anchor time')}"
     if "positives" in frame:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from rfm.data.database import Database, open_database
+from rfm.eval.explain import Explanation, Signal
 from rfm.eval.report import PredictionRun, render_report, write_report
 from tests.folders import write_folder
 from tests.prediction_runs import (
@@ -22,7 +23,6 @@ from tests.prediction_runs import (
     binary_run,
     explain,
     keys,
-    moments,
     multiclass_run,
     recommendation_run,
     regression_run,
@@ -210,7 +210,7 @@ def test_explained_examples(shop: Database) -> None:
     assert shown[-1] == pytest.approx(predictions[0], rel=0.01)
     one = run.explanations[int(np.argmax([e["prediction"] for e in run.explanations]))]
     strongest = one["signals"][0]
-    assert f"{strongest['words']} {strongest['weight']:+.3g}".replace("-", "−") in words(page)
+    assert f"{strongest['words']} {strongest['weight']:+.0%}".replace("-", "−") in words(page)
     assert "3 weaker signals not shown." in words(page)
     assert "orders (its rows) · through orders.customer_id" in words(page)
 
@@ -302,6 +302,10 @@ def test_rows_in_any_order_give_the_same_scores(shop: Database) -> None:
             lambda run: {"predictions": run.predictions.assign(low=0.1)},
             "has one of 'low' and 'high'",
         ),
+        (
+            lambda run: {"backtest": run.backtest.assign(at=1_600_000_000)},
+            "the anchor times of 'at' are numbers, wanted times",
+        ),
         (lambda run: {"task_type": "multilabel_classification"}, "there is none of that type"),
         (lambda run: {"explanations": [{"entity": 1}]}, "explanation 0 lacks"),
     ],
@@ -327,4 +331,38 @@ def test_entities_without_a_time(shop: Database) -> None:
     static = run.predictions.assign(at=pd.Series(pd.NaT, index=run.predictions.index))
     page = render_report(replace(run, predictions=static))
     assert "anchor time" not in words(page).split("Predictions")[0]
-    assert len(moments(3)) == 3
+    run = binary_run(shop)
+    timeless = run.backtest.assign(at=pd.Series(pd.NaT, index=run.backtest.index))
+    page = section(render_report(replace(run, backtest=timeless)), "backtest")
+    assert "1,092 answers to the same question whose label is known." in words(page)
+    assert "no anchor times, so nothing is drawn" in words(page)
+    assert charts(page) == []
+
+
+def test_one_anchor_time_that_is_unknown_does_not_hide_the_others(shop: Database) -> None:
+    run = binary_run(shop)
+    first = run.backtest["at"] == run.backtest["at"].min()
+    backtest = run.backtest.assign(at=run.backtest["at"].mask(first))
+    balance = run.balance.assign(time=run.balance["time"].mask(run.balance.index == 0))
+    page = render_report(replace(run, backtest=backtest, balance=balance))
+    assert "at 11 past anchor times, 1,092 answers" in words(section(page, "backtest"))
+    assert len(charts(section(page, "backtest"))) == 1
+    assert "1,001 labelled examples at 11 anchor times" in words(section(page, "labels"))
+
+
+def test_explanations_as_the_explainer_makes_them(shop: Database) -> None:
+    """Paths in words, unix seconds, and what was not checked."""
+    checked = Signal("orders.customer", "orders", "total", (3, 1), 0.25, -0.04, True, "many")
+    other = replace(checked, path="", table="customers", checked=False, weight=-0.125, words="far")
+    one = Explanation(7, 1_622_505_600, 0.6, 0.3, "Oslo", (checked, other))
+    told = {**one.as_dict(), "entity": "ALFKI", "prediction": one.answer}
+    binary = render_report(replace(binary_run(shop), explanations=[told]))
+    said = words(section(binary, "examples"))
+    assert "ALFKI 2021-06-01 60.0% many +25%" in said
+    assert "orders.total · through orders.customer · 2 rows · without: −4 points" in said
+    assert "far −12% customers.total · 2 rows" in said
+    assert said.count("without:") == 1
+    assert "customers.total 12.5% in 1 of 1" in words(section(binary, "signals"))
+    several = multiclass_run(shop, ["Oslo", "Lima"])
+    page = render_report(replace(several, explanations=[told]))
+    assert "ALFKI 2021-06-01 Oslo (60.0%)" in words(page)
