@@ -17,11 +17,11 @@ from benchmarks.graphsage_data import Sampling
 from benchmarks.graphsage_model import HeteroGraphSAGE
 from rfm.config import setting
 from rfm.data.attach import visible_database
-from rfm.data.corpus import default_cache
 from rfm.data.prepare import prepare
 from rfm.data.sampler import Strategy, fan_outs
 from rfm.data.tasks import Task, check_seed_times
 from rfm.data.tokenizer import mixture_tokenizer
+from rfm.files import default_cache
 
 
 @dataclass(frozen=True)

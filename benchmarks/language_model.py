@@ -25,13 +25,13 @@ from benchmarks.language_prompt import NO, YES, Labels, Prompt, Story, Teller
 from benchmarks.language_scores import LanguageScorer
 from rfm.config import setting
 from rfm.data.attach import visible_database
-from rfm.data.corpus import default_cache
 from rfm.data.prepare import prepare
 from rfm.data.schema import words
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime, Task
 from rfm.data.tokenizer import mixture_tokenizer
 from rfm.eval.predictions import Predictions
+from rfm.files import default_cache
 
 _TYPES = ("binary_classification", "multiclass_classification", "regression")
 _SECONDS_PER_DAY = 86_400

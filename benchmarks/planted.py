@@ -23,14 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rfm.config import run_command, setting
-from rfm.data.corpus import default_cache
 from rfm.data.database import open_database
 from rfm.data.synthetic import SyntheticConfig, generate_database
 from rfm.data.synthetic_plan import Signal
 from rfm.data.tasks import Task, list_tasks, open_task
 from rfm.eval.predictions import score
 from rfm.eval.zero_shot import ContextConfig, ZeroShot, in_context
-from rfm.files import publish
+from rfm.files import default_cache, publish
 from rfm.nn.model import RelationalModel
 from rfm.train.trainer import quieten, set_up_cpu
 

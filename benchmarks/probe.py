@@ -29,12 +29,12 @@ from sklearn.preprocessing import StandardScaler
 from pretrain.__main__ import pretrain
 from pretrain.config import PretrainConfig
 from rfm.config import run_command, setting
-from rfm.data.corpus import Corpus, DataConfig, default_cache, open_corpus
+from rfm.data.corpus import Corpus, DataConfig, open_corpus
 from rfm.data.mixture import BatchConfig
 from rfm.data.sampler import fan_outs
 from rfm.data.synthetic import SyntheticConfig, generate_database
 from rfm.eval.states import seed_states
-from rfm.files import publish
+from rfm.files import default_cache, publish
 from rfm.nn.model import RelationalModel
 from rfm.train.build import build_model
 from rfm.train.metrics import LogConfig

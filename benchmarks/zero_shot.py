@@ -28,7 +28,6 @@ from benchmarks.intervals import interval
 from benchmarks.readers import logistic_regression, nearest_neighbours
 from benchmarks.report import write_report
 from rfm.config import run_command, setting
-from rfm.data.corpus import default_cache
 from rfm.data.database import SourceConfig
 from rfm.data.tasks import Regime, Task
 from rfm.eval.asking import schema_seen, seen_before
@@ -48,6 +47,7 @@ from rfm.eval.zero_shot import (
     in_context,
     open_zero_shot,
 )
+from rfm.files import default_cache
 from rfm.nn.model import RelationalModel
 from rfm.train.build import with_random_backbone
 from rfm.train.run_dir import versions

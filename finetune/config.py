@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfm.config import setting
-from rfm.data.corpus import default_cache
 from rfm.data.questions import QuestionConfig
 from rfm.data.store import Serialisation
 from rfm.data.tasks import Regime
+from rfm.files import default_cache
 from rfm.nn.backbone import BackboneConfig
 from rfm.train.finetuner import TuneConfig
 from rfm.train.metrics import WandbMode

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rfm.data.database import open_database
-    from rfm.nn.model import RelationalModel
+    from rfm.model import RelationalModel
 
 __all__ = ["RelationalModel", "open_database"]
 
 
 def __getattr__(name: str) -> Any:  # torch is not imported by those who only open a database
     if name == "RelationalModel":
-        from rfm.nn.model import RelationalModel
+        from rfm.model import RelationalModel
 
         return RelationalModel
     if name == "open_database":

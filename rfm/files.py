@@ -20,6 +20,12 @@ from filelock import FileLock
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def default_cache() -> Path:
+    """``$RFM_CACHE``, else ``rfm`` under the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("RFM_CACHE") or Path(home) / "rfm")
+
+
 def content_hash(description: Any) -> str:
     """Name (32 hex digits) of anything that JSON can spell; equal content, equal name."""
     text = json.dumps(description, sort_keys=True, ensure_ascii=False)

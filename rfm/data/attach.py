@@ -147,8 +147,9 @@ def _columns(
 def _labels(task: Task, rows: TaskRows) -> pa.Array:
     values = rows.label[:, 0] if rows.label.shape[1] else np.zeros(0)
     if task.task_type == "recommendation":
-        lists = np.split(rows.destination, rows.start[1:-1])
-        return pa.array([d for own in lists for d in (own.tolist() or [None])], pa.int64())
+        spans = zip(rows.start[:-1], rows.start[1:], strict=True)
+        lists = [rows.destination[start:stop].tolist() or [None] for start, stop in spans]
+        return pa.array([d for own in lists for d in own], pa.int64())
     if task.task_type == "multilabel_classification":
         spelled = [" ".join(map(str, np.flatnonzero(one))) or "none" for one in rows.label]
         return pa.array(spelled, pa.string(), mask=~rows.labelled)

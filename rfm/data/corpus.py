@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +15,10 @@ from rfm.data.schema import read_kinds, read_overrides
 from rfm.data.store import Serialisation
 from rfm.data.synthetic import SyntheticConfig, generate_databases
 from rfm.data.tokenizer import Tokenizer, resolve_tokenizer
-from rfm.files import alone
+from rfm.files import alone, default_cache
 
 _log = logging.getLogger("rfm")
 _SYNTHETIC = 6  # databases, by default
-
-
-def default_cache() -> Path:
-    """``$RFM_CACHE``, else ``rfm`` under the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("RFM_CACHE") or Path(home) / "rfm")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,6 @@
 """A relational database as a RelBench folder: `manifest.yaml` and `db/<table>.parquet`.
 
 Opening reads the manifest and the parquet footers, nothing else. Data is streamed on demand.
-
-    python -m rfm.data.database database=<spec> [data.root=<folder>] [data.kinds=<yaml>]
-
-prints what every column was taken for.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rfm.config import run_command, setting
+from rfm.config import setting
 from rfm.data.graph import STATIC
 from rfm.data.manifest import read_manifest
 from rfm.data.parquet import read_batches, take_rows
@@ -37,7 +33,7 @@ from rfm.data.schema import (
     suggest,
     to_seconds,
 )
-from rfm.files import file_hash
+from rfm.files import default_cache, file_hash
 
 SAMPLE_ROWS = 100_000
 _SAMPLE_BLOCKS = 8
@@ -280,7 +276,9 @@ def open_database(
     Args:
         spec: a RelBench folder, a name under `root`, or a name on the Hub (`rel-f1`, `org/repo`,
             `org/repo/subdir`), looked for in this order and in the local Hub cache before the
-            network; with `HF_HUB_OFFLINE=1` the network is never asked.
+            network; with `HF_HUB_OFFLINE=1` the network is never asked. Or what `rfm import` takes:
+            a SQLAlchemy URL, a DuckDB or SQLite file, a folder of CSV or parquet files. These are
+            read whole, each time, into the cache (`$RFM_CACHE`).
         root: a folder of RelBench folders.
         kinds: kinds of columns that inference should not decide, `{table: {column: kind}}` or a
             YAML file of that.
@@ -289,10 +287,14 @@ def open_database(
         ValueError: no such database (with what was tried and what there is), a manifest that is
             incomplete or does not fit the parquet files.
     """
+    from rfm.data.imported import import_into, is_source
     from rfm.data.locate import find_folder
 
     overrides = read_overrides(kinds)
-    folder = find_folder(spec, root)
+    if is_source(str(spec)):
+        folder = import_into(default_cache(), str(spec))
+    else:
+        folder = find_folder(spec, root)
     path = folder / "manifest.yaml"
     manifest = read_manifest(path)
     tables = {
@@ -368,39 +370,8 @@ class SourceConfig:
     )
 
 
-@dataclass(frozen=True)
-class DescribeConfig:
-    database: str = setting(help="a RelBench folder, a name under data.root, or on the Hub")
-    data: SourceConfig = setting(factory=SourceConfig)
-    check: bool = setting(False, help="also read all keys and times and check them")
-
-
 def open_source(spec: str, root: Path | None, kinds: Path | None) -> Database:
     """`open_database` with a YAML file of the kinds of several databases, by their names."""
     database = open_database(spec, root)
     overrides = read_overrides(read_kinds(kinds).get(database.name))
     return replace(database, overrides=overrides)
-
-
-def describe_spec(config: DescribeConfig) -> Mapping[str, Any]:
-    """Print what a database's columns were taken for."""
-    from rfm.data.checks import check_database
-
-    database = open_source(config.database, config.data.root, config.data.kinds)
-    if config.check:
-        check_database(database)
-    print(database.describe())
-    kinds = [kind for columns in database.kinds.values() for kind in columns.values()]
-    return {
-        "database": database.name,
-        "folder": str(database.folder),
-        "tables": len(database.tables),
-        "rows": sum(t.num_rows for t in database.tables.values()),
-        "foreign_keys": sum(len(t.foreign_keys) for t in database.tables.values()),
-        "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
-        "checked": config.check,
-    }
-
-
-if __name__ == "__main__":
-    run_command(DescribeConfig, describe_spec, prog="python -m rfm.data.database", doc=__doc__)

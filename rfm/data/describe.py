@@ -1,15 +1,48 @@
-"""A database as printable text: what every column was taken for."""
+"""A database as printable text: what every column was taken for.
+
+rfm describe <spec> [data.root=<folder>] [data.kinds=<yaml>] [check=true]
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from rfm.data.database import ColumnProfile, Database, Table
+from rfm.config import setting
+from rfm.data.checks import check_database
+from rfm.data.database import ColumnProfile, Database, SourceConfig, Table, open_source
+
+
+@dataclass(frozen=True)
+class DescribeConfig:
+    database: str = setting(help="a RelBench folder, a name under data.root, or on the Hub")
+    data: SourceConfig = setting(factory=SourceConfig)
+    check: bool = setting(False, help="also read all keys and times and check them")
+
+
+def describe_spec(config: DescribeConfig) -> Mapping[str, Any]:
+    """Print what a database's columns were taken for."""
+    database = open_source(config.database, config.data.root, config.data.kinds)
+    if config.check:
+        check_database(database)
+    print(describe(database))
+    kinds = [kind for columns in database.kinds.values() for kind in columns.values()]
+    return {
+        "database": database.name,
+        "folder": str(database.folder),
+        "tables": len(database.tables),
+        "rows": sum(t.num_rows for t in database.tables.values()),
+        "foreign_keys": sum(len(t.foreign_keys) for t in database.tables.values()),
+        "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+        "checked": config.check,
+    }
 
 
 def describe(database: Database) -> str:

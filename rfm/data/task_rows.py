@@ -110,10 +110,11 @@ def read_frame(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
 
 def class_names(values: pd.Series[Any]) -> tuple[str, ...]:
     """The classes of a multiclass task: its training labels, sorted, numbers as numbers."""
-    return tuple(_class_name(value) for value in sorted(values.dropna().unique()))
+    return tuple(class_name(value) for value in sorted(values.dropna().unique()))
 
 
-def _class_name(value: Any) -> str:
+def class_name(value: Any) -> str:
+    """How a class is called; whole numbers without a fraction."""
     whole = isinstance(value, float | np.floating) and float(value).is_integer()
     return str(int(value) if whole else value)
 
@@ -142,7 +143,7 @@ def _labels(values: pd.Series[Any], columns: Columns, where: str) -> npt.NDArray
         raise ValueError(f"{where} is null in every row; a split needs labels")
     if columns.task_type == "multiclass_classification":
         number = {name: float(i) for i, name in enumerate(columns.classes)}
-        names = [np.nan if pd.isna(v) else number.get(_class_name(v), -1.0) for v in values]
+        names = [np.nan if pd.isna(v) else number.get(class_name(v), -1.0) for v in values]
         return np.array(names, dtype=np.float64)[:, None]
     try:
         if values.dtype.kind in "mM":

@@ -19,7 +19,8 @@ import yaml
 from rfm.config import run_command
 from rfm.data import database as database_module
 from rfm.data.checks import check_database
-from rfm.data.database import DescribeConfig, _main, open_database
+from rfm.data.database import open_database
+from rfm.data.describe import DescribeConfig, describe_spec
 from rfm.data.graph import STATIC
 from rfm.data.locate import list_databases
 
@@ -352,7 +353,7 @@ def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "shop", shop())
     argv = ["database=shop", f"data.root={tmp_path}", "check=true"]
-    run_command(DescribeConfig, _main, prog="x", doc=None, argv=argv)
+    run_command(DescribeConfig, describe_spec, prog="x", doc=None, argv=argv)
     out, err = capsys.readouterr()
     result = json.loads(out)
     assert (result["tables"], result["rows"], result["foreign_keys"]) == (2, 7, 1)
@@ -368,7 +369,7 @@ def test_command_reads_the_kinds_that_training_reads(
         "shop: {orders: {price: category}}\nother: {t: {c: text}}\n"
     )
     argv = ["database=shop", f"data.root={tmp_path}", f"data.kinds={tmp_path / 'kinds.yaml'}"]
-    run_command(DescribeConfig, _main, prog="x", doc=None, argv=argv)
+    run_command(DescribeConfig, describe_spec, prog="x", doc=None, argv=argv)
     assert json.loads(capsys.readouterr().out)["kinds"]["category"] == 2
 
 

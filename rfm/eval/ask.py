@@ -1,0 +1,155 @@
+"""Answers to a posed query, as a table that speaks in the database's own keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from rfm.config import setting
+from rfm.data.database import Database
+from rfm.data.original_keys import original_keys
+from rfm.data.query import CompiledQuery, compile_text
+from rfm.data.questions import QuestionSampler
+from rfm.data.task_rows import Ints
+from rfm.eval.asking import open_tuned, schema_seen, seen_before
+from rfm.eval.posing import Posed, anchor_time, pose
+from rfm.eval.predict import ask_all, predict
+from rfm.eval.zero_shot import (
+    ContextConfig,
+    ZeroShot,
+    ZeroShotRecommendation,
+    in_context,
+    open_zero_shot,
+)
+from rfm.files import default_cache
+from rfm.nn.model import RelationalModel
+
+ANCHOR, PREDICTION, LOW, HIGH, PROBABILITY = (
+    "anchor_time", "prediction", "low", "high", "probability",
+)  # fmt: skip
+SHARES = (0.5, 0.1, 0.9)  # of numbers: the median, and between what 80 % of the outcomes lie
+
+
+@dataclass(frozen=True)
+class AskConfig:
+    """How a query is answered."""
+
+    context: int = setting(256, ge=0, help="labelled examples, at most")
+    seed: int = setting(0, ge=0, help="other examples")
+    ask: ContextConfig = setting(factory=ContextConfig)
+    cache: Path = setting(factory=default_cache, help="prepared databases and row states")
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """value [n, C] to what a posed query asks: the probability of 1 (binary, C = 1), of each class,
+    a number's median, low and high, or the best rows of the destination table. examples: how many
+    they are made of. warnings: what a reader must know."""
+
+    posed: Posed
+    config: AskConfig
+    value: npt.NDArray[np.float64]
+    examples: int
+    warnings: tuple[str, ...]
+    asker: ZeroShot | ZeroShotRecommendation | QuestionSampler
+
+
+def ask_query(
+    model: RelationalModel,
+    database: Database,
+    query: str,
+    at: Any,
+    entities: Sequence[Any],
+    config: AskConfig,
+) -> Answers:
+    """Answers to a query about a database at an anchor time (see ``anchor_time``), about entities
+    with some keys (see ``pose``).
+
+    Raises:
+        QueryError: for a query that cannot be read.
+        ValueError: see ``pose`` and ``ask``.
+    """
+    compiled = compile_text(query, database)
+    moment = anchor_time(compiled, database, at)
+    classes = tuple(model.about["finetuned"]["classes"]) if has_learnt(model, compiled) else ()
+    return ask(model, pose(compiled, database, moment, entities, classes), config)
+
+
+def has_learnt(model: RelationalModel, compiled: CompiledQuery) -> bool:
+    """Whether a model was fine-tuned for this very query."""
+    learnt: str = model.about.get("finetuned", {}).get("query", "")
+    return len(model.heads) > 0 and learnt.split() == compiled.text.split()
+
+
+def ask(model: RelationalModel, posed: Posed, config: AskConfig) -> Answers:
+    """Answers of the model's head, if it has learnt this query, else from examples, without
+    training.
+
+    Raises:
+        ValueError: for types of tasks, and models, that cannot be asked so, see ``check_askable``.
+    """
+    task = posed.task
+    if has_learnt(model, posed.compiled):
+        sampler = open_tuned(model, task, config.cache)
+        value = predict(model, ask_all(sampler, sampler.ask(["test"], "rolling")))
+        around = model.about["finetuned"]["around"]
+        value = np.concatenate([value, *(value + off for off in around)], axis=1)
+        return Answers(posed, config, value, 0, (), sampler)
+    most = (len(task.rows("test")) + config.context) * max(config.ask.max_rows, 1)
+    rows = sum(table.num_rows for table in task.database.tables.values())
+    asker = open_zero_shot(model, task, config.cache, config.ask, cached=rows <= most)
+    readers = {"": in_context(model, SHARES)}
+    found = asker.ask("test", "rolling", config.context, config.seed, readers, SHARES)[""]
+    seen = (*seen_before(model.about, task), *schema_seen(model.about, asker.store))
+    warnings = (*seen, *found.warnings)
+    return Answers(posed, config, found.predictions.value, found.examples, warnings, asker)
+
+
+def answer_frame(answers: Answers) -> pd.DataFrame:
+    """One row per entity asked about: its key, as the database's owner knows it (one column, or
+    several of a composite key), ``anchor_time``, and what is predicted.
+
+    - binary: ``prediction``, the probability that the condition holds
+    - multiclass: ``prediction``, the class; ``probability`` of it; ``probability of <class>``
+    - numbers: ``prediction``, the median; ``low`` and ``high``: 80 % of the outcomes lie between
+    - recommendations: ``prediction``, a list of keys of the destination table, best first
+    """
+    posed, value = answers.posed, answers.value
+    task = posed.task
+    rows = task.rows("test")
+    frame = key_frame(task.database, task.entity_table, rows.entity)
+    frame[ANCHOR] = np.full(len(rows), posed.at).astype("datetime64[s]")
+    if task.task_type == "recommendation":
+        ranked = value.astype(np.int64).tolist()
+        frame[PREDICTION] = pd.Series(listed(task.database, task.destination_table, ranked))
+    elif task.task_type == "multiclass_classification":
+        frame[PREDICTION] = np.array(task.classes, dtype=object)[value.argmax(1)]
+        frame[PROBABILITY] = value.max(1)
+        for i, name in enumerate(task.classes):
+            frame[f"{PROBABILITY} of {name}"] = value[:, i]
+    elif task.task_type == "regression":
+        for i, name in enumerate((PREDICTION, LOW, HIGH)):
+            frame[name] = value[:, i]
+    else:
+        frame[PREDICTION] = value[:, 0]
+    return frame
+
+
+def key_frame(database: Database, table: str, rows: Ints) -> pd.DataFrame:
+    """The keys of some rows [n] of a table, as its owner knows them."""
+    keys: pd.DataFrame = original_keys(database, table).take(rows).to_pandas()
+    return keys
+
+
+def listed(database: Database, table: str, rows: Sequence[Sequence[int]]) -> list[list[object]]:
+    """Keys of lists of rows [n]; -1 is none."""
+    keys = key_frame(database, table, np.arange(database.tables[table].num_rows))
+    parts = [keys[name].tolist() for name in keys]
+    names = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
+    return [[names[row] for row in own if row >= 0] for own in rows]

@@ -1,0 +1,225 @@
+"""A query at an anchor time becomes a task: what is known of the past are its training rows, whom
+it asks about its test rows, which have no labels yet.
+
+Of a static target everything is as of the anchor time: known values are examples, and questions are
+about those whose value is missing, unless others are asked for; these are no examples then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from rfm.data.database import Database
+from rfm.data.query import CompiledQuery, Counts, Entities, Labels, entities, labels
+from rfm.data.query.compiled import aggregates
+from rfm.data.task_rows import Ints, TaskRows, class_name, class_names
+from rfm.data.tasks import Task
+
+MOST_ANCHORS = 40
+_MOST_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Posed:
+    """A query at an anchor time.
+
+    task: its training rows have labels that are known by then, its test rows [n] are asked.
+    at: the anchor, unix seconds. counts: of the past. left_out: keys of entities that were asked
+    for and are not answered -> why.
+    """
+
+    compiled: CompiledQuery
+    task: Task
+    at: int
+    counts: Counts
+    left_out: Mapping[Any, str]
+
+
+def pose(
+    compiled: CompiledQuery,
+    database: Database,
+    at: int,
+    keys: Sequence[Any] = (),
+    classes: Sequence[str] = (),
+) -> Posed:
+    """
+    Args:
+        at: the anchor time, unix seconds; nothing later is seen.
+        keys: of the entities to be asked about; none: those that the query names, or all (of a
+            static target: those without a value).
+        classes: of a multiclass target; none: those of the past.
+
+    Raises:
+        ValueError: if there is nobody to ask about, or no label is known by then.
+    """
+    past, asked = past_labels(compiled, database, at), entities(compiled, database, at, keys)
+    rows = asked.row
+    if is_static(compiled) and not len(keys) and not compiled.bound.rows:
+        rows = np.setdiff1d(rows, past.entity)
+    if not rows.size:
+        why = _why(asked) or ": every value is known" * bool(asked.row.size)
+        raise ValueError(
+            f"nobody to ask about at {shown_time(at)}: no row of {compiled.entity_table} is there "
+            f"by then and fits the query{why}"
+        )
+    return pose_rows(compiled, database, at, rows, past, asked.left_out, classes)
+
+
+def pose_rows(
+    compiled: CompiledQuery,
+    database: Database,
+    at: int,
+    rows: Ints,
+    past: Labels,
+    left_out: Mapping[Any, str],
+    classes: Sequence[str] = (),
+) -> Posed:
+    """The same about some rows [n] of the entity table, from labels of the past; of a static target
+    without their own ones."""
+    entity, time, label = past.entity, past.time, past.label
+    if is_static(compiled):
+        others = ~np.isin(entity, rows)
+        entity, label = entity[others], label.filter(pa.array(others))
+        time = np.full(entity.size, at - 1)
+    if not entity.size:
+        raise ValueError(
+            f"no label is known by {shown_time(at)}: {past.counts.words()}; ask at a later time "
+            "(at=), or about a shorter window"
+        )
+    task = _as_task(compiled, database, at, (entity, time, label), rows, classes)
+    return Posed(compiled, task, at, past.counts, left_out)
+
+
+def is_static(compiled: CompiledQuery) -> bool:
+    """Whether the target is a value that is there, or missing; not one of a window of time."""
+    return compiled.kind != "forecast"
+
+
+def anchor_time(compiled: CompiledQuery, database: Database, at: Any) -> int:
+    """An anchor time in unix seconds (times without a zone are UTC). Where none is given: the
+    latest time of the rows that the target aggregates, up to which it has been observed; of static
+    targets, of all rows.
+
+    Raises:
+        ValueError: if it is no time.
+    """
+    if at is not None:
+        try:
+            moment = pd.Timestamp(at)
+        except (ValueError, TypeError):
+            moment = pd.NaT
+        if moment is pd.NaT or not isinstance(at, str | datetime | np.datetime64):
+            raise ValueError(f"at={at!r}: wanted a time such as 2024-01-31 or '2024-01-31 12:00'")
+        if moment.tzinfo is not None:
+            moment = moment.tz_convert(None)
+        return int(moment.to_datetime64().astype("datetime64[s]").astype("int64"))
+    asked = [aggregate.table for aggregate in aggregates(compiled.bound.target)]
+    timed = [n for n, table in database.tables.items() if table.time_column is not None]
+    latest = [int(database.times(n).max()) for n in [t for t in timed if t in asked] or timed]
+    return max(latest, default=database.test_timestamp)
+
+
+def past_labels(compiled: CompiledQuery, database: Database, at: int) -> Labels:
+    """Labels that are known by an anchor, of as many earlier anchors as are worth while: windows
+    that do not overlap, the last one ending there."""
+    if is_static(compiled):
+        return labels(compiled, database, [at])
+    times = earlier_anchors(compiled, database, at)
+    last = labels(compiled, database, times[:1])
+    most = max(1, _MOST_ROWS // max(1, len(last)))
+    return last if times[:most].size == 1 else labels(compiled, database, times[:most])
+
+
+def earlier_anchors(compiled: CompiledQuery, database: Database, at: int) -> Ints:
+    """Anchor times whose labels are known by ``at``, latest first; one, even if it is before the
+    first row."""
+    step = max(compiled.timedelta, 1)
+    count = max(1, min(MOST_ANCHORS, (at - database.first_time) // step))
+    return at - step * np.arange(1, count + 1, dtype=np.int64)
+
+
+def shown_time(seconds: int) -> str:
+    return str(pd.Timestamp(seconds, unit="s")).removesuffix(" 00:00:00")
+
+
+def _why(asked: Entities) -> str:
+    reasons = [f"; {key!r} {why}" for key, why in asked.left_out.items()]
+    return "".join(reasons[:3])
+
+
+def _as_task(
+    compiled: CompiledQuery,
+    database: Database,
+    at: int,
+    past: tuple[Ints, Ints, pa.Array],
+    rows: Ints,
+    classes: Sequence[str],
+) -> Task:
+    """Statistics stay those of the training period, unless the anchor lies within it."""
+    seen = replace(
+        database,
+        val_timestamp=min(database.val_timestamp, at),
+        test_timestamp=max(database.test_timestamp, at),
+    )
+    entity, time, label = past
+    if compiled.task_type == "multiclass_classification" and not classes:
+        classes = class_names(label.to_pandas())
+    nothing, asked = np.zeros(0, dtype=np.int64), np.full(rows.size, at, dtype=np.int64)
+    return Task(
+        name=compiled.name,
+        folder=database.folder / "tasks" / compiled.name,
+        database=seen,
+        task_type=compiled.task_type,
+        kind=compiled.kind,
+        entity_table=compiled.entity_table,
+        entity_column=compiled.entity_column,
+        target=compiled.target_column,
+        time_column=compiled.time_column,
+        timedelta=1 if is_static(compiled) else compiled.timedelta,
+        hidden=(*compiled.hidden, *_links(compiled)),
+        destination_table=compiled.destination_table,
+        top_k=compiled.top_k,
+        _rows={
+            "train": _rows(compiled, entity, time, label, classes),
+            "val": _rows(compiled, nothing, nothing, label[:0], classes),
+            "test": _rows(compiled, rows, asked, pa.nulls(rows.size, label.type), classes),
+        },
+        _classes=tuple(classes),
+    )
+
+
+def _links(compiled: CompiledQuery) -> tuple[tuple[str, str], ...]:
+    """Of a child whose value is asked for, what links it to the entity: those whose value is not
+    known have no such child, which would tell them apart from all examples."""
+    if compiled.bound.kind != "child":
+        return ()
+    return tuple((hop.table, hop.column) for hop in compiled.bound.via)
+
+
+def _rows(
+    compiled: CompiledQuery, entity: Ints, time: Ints, label: pa.Array, classes: Sequence[str]
+) -> TaskRows:
+    size = entity.size
+    start, destination = np.zeros(size + 1, np.int64), np.zeros(0, np.int64)
+    if compiled.task_type == "recommendation":
+        lengths = label.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        start = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        destination = label.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+        return TaskRows(entity, time, np.zeros((size, 0)), start, destination)
+    if compiled.task_type == "multiclass_classification":
+        number = {name: float(i) for i, name in enumerate(classes)}
+        named = [
+            np.nan if v is None else number.get(class_name(v), -1.0) for v in label.to_pylist()
+        ]
+        return TaskRows(
+            entity, time, np.array(named, np.float64).reshape(-1, 1), start, destination
+        )
+    values = label.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    return TaskRows(entity, time, values[:, None], start, destination)

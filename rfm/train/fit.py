@@ -1,0 +1,104 @@
+"""Fine-tune a model on the labels of a query."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from lightning import seed_everything
+
+from rfm.config import setting
+from rfm.data.database import Database, open_database
+from rfm.data.query import CompiledQuery, write_task
+from rfm.data.questions import QuestionConfig
+from rfm.data.tasks import Regime, Task, list_tasks, open_task
+from rfm.eval.asking import open_questions
+from rfm.eval.predictions import check_scorable
+from rfm.files import alone, content_hash, publish
+from rfm.nn.model import RelationalModel
+from rfm.train.finetuner import TuneConfig, decide_parts, head_config
+from rfm.train.optim import OptimConfig
+from rfm.train.trainer import TrainerConfig, decided, loader_workers, uses_gpu
+from rfm.train.tuned import describe_tuning
+from rfm.train.tuning import Run, Tuned, tune, tuning_optim
+
+_log = logging.getLogger("rfm")
+_AROUND = (0.1, 0.9)  # of the residuals: between what 80 % of the outcomes lie
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a query is learnt."""
+
+    regime: Regime = setting("rolling", help="frozen: the database stops where the split begins")
+    seed: int = setting(0, ge=0, lt=2**32)
+    question: QuestionConfig = setting(factory=QuestionConfig)
+    tune: TuneConfig = setting(factory=TuneConfig)
+    optim: OptimConfig = setting(factory=tuning_optim)
+    trainer: TrainerConfig = setting(factory=TrainerConfig)
+
+
+def fit(
+    model: RelationalModel,
+    compiled: CompiledQuery,
+    database: Database,
+    cache: Path,
+    config: FitConfig,
+) -> tuple[RelationalModel, Tuned]:
+    """A copy of a model that has learnt to answer a query, from labels up to the database's test
+    timestamp; validation labels chose the step. And what came of it: scores of both splits.
+
+    Raises:
+        ValueError: for a query without enough labels; see ``write_task``, ``check_scorable``.
+    """
+    task = write_query(compiled, database, cache)
+    check_scorable(task)
+    seed_everything(config.seed, verbose=False)
+    own = copy.deepcopy(model)
+    parts = decide_parts(config.tune.parts, "given", uses_gpu(config.trainer))
+    sampler = open_questions(own, task, config.question, cache, parts != "all")
+    own.add_head(head_config(sampler, config.tune.reads), config.tune.dropout)
+    tuning, trainer = replace(config.tune, parts=parts), decided(config.trainer)
+    workers = loader_workers(-1, trainer)
+    run = Run(config.regime, parts, tuning, config.optim, trainer, workers, config.seed)
+    tuned = tune(own, sampler, run, [])
+    own.about["finetuned"] = {
+        **describe_tuning(sampler, run, tuned, "given"),
+        "query": compiled.text,
+        "classes": list(task.classes),
+        "around": residuals(task, tuned),
+    }
+    return own.eval(), tuned
+
+
+def residuals(task: Task, tuned: Tuned) -> list[float]:
+    """Of numbers: what is added to a prediction for its low and its high, by validation rows
+    (split conformal prediction); of others nothing."""
+    if task.task_type != "regression":
+        return []
+    off = task.rows("val").label[:, 0] - tuned.predictions["val"].value[:, 0]
+    return [float(x) for x in np.nanquantile(off, _AROUND)]
+
+
+def write_query(compiled: CompiledQuery, database: Database, cache: Path) -> Task:
+    """The query as a task of a folder in the cache, which has the database's own tables: the
+    database's folder stays as it is."""
+    manifest = database.folder / "manifest.yaml"
+    source = [str(database.folder.resolve()), manifest.stat().st_mtime_ns]
+    times = [database.val_timestamp, database.test_timestamp]
+    folder = cache / "queries" / content_hash([source, times, compiled.text])
+    with alone(folder):
+        if not folder.is_dir():
+            with publish(folder) as unfinished:
+                unfinished.mkdir()
+                (unfinished / "manifest.yaml").write_bytes(manifest.read_bytes())
+                os.symlink((database.folder / "db").resolve(), unfinished / "db")
+                written = write_task(compiled, database, unfinished)
+                for split, counts in written.counts.items():
+                    _log.info("%s: %s", split, counts.words())
+    opened = replace(open_database(folder), overrides=database.overrides)
+    return open_task(opened, list_tasks(opened)[0])
