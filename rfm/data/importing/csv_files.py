@@ -8,7 +8,7 @@ import gzip
 import io
 import logging
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import duckdb
 
@@ -38,6 +38,7 @@ def csv_table(connection: duckdb.DuckDBPyConnection, path: Path) -> str:
     scan = (
         f"read_csv({_text(path)}, auto_detect = false, header = true, delim = {_text(delimiter)}, "
         f"quote = '\"', escape = '\"', nullstr = [{', '.join(map(_text, _NULLS))}], "
+        f"compression = '{'gzip' if path.name.lower().endswith('.gz') else 'none'}', "
         f"encoding = {_text(encoding)}, columns = {{{columns}}}, max_line_size = 16777216)"
     )
     tests = [test for i in range(len(names)) for test, _ in _types(f"c{i}")]
@@ -119,7 +120,7 @@ def _encoding(path: Path) -> str:
     return "utf-8"
 
 
-def _open(path: Path) -> IO[Any]:
+def _open(path: Path) -> Any:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
 
 

@@ -6,6 +6,7 @@ a transaction that cannot write.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sqlite3
@@ -18,14 +19,13 @@ from urllib.parse import quote
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.engine.interfaces import ReflectedForeignKeyConstraint
 from sqlalchemy.engine.reflection import Inspector, ObjectKind
 from sqlalchemy.pool import NullPool
 
+from rfm.data.importing.declared import declared_links
 from rfm.data.importing.source import (
     BATCH_ROWS,
     SourceColumn,
-    SourceKey,
     SourceTable,
     batches_of,
     driver_errors,
@@ -126,9 +126,12 @@ class SQLSource:
                 cursor.close()
 
     def close(self) -> None:
+        """End the transaction; of a connection that was lost nothing is left to end."""
         if self._adbc is not None:
-            self._adbc.close()
-        self._connection.close()
+            with contextlib.suppress(*self._kinds()):
+                self._adbc.close()
+        with contextlib.suppress(*self._kinds()):
+            self._connection.close()
         self._engine.dispose()
 
     def _tables_of(self, inspector: Inspector, schema: str, views: bool) -> list[SourceTable]:
@@ -136,7 +139,10 @@ class SQLSource:
         kind = ObjectKind.ANY if views else ObjectKind.TABLE
         columns = inspector.get_multi_columns(given, kind=kind)
         keys = inspector.get_multi_pk_constraint(given, kind=kind)
-        links = inspector.get_multi_foreign_keys(given, kind=kind)
+        primary = {
+            k[1]: tuple(keys[k]["constrained_columns"]) if k in keys else () for k in columns
+        }
+        links = declared_links(self._connection, inspector, schema, primary)
         view_names = {*inspector.get_view_names(given)} if views else set()
         if views and self._dialect == "postgresql":
             view_names |= {*inspector.get_materialized_view_names(given)}
@@ -156,8 +162,8 @@ class SQLSource:
                         SourceColumn(str(c["name"]), _declared(c["type"]), r.type, r.note)
                         for c, r in zip(columns[key], reads, strict=True)
                     ),
-                    tuple(keys[key]["constrained_columns"]) if keys.get(key) else (),
-                    tuple(self._link(schema, name, link, keys) for link in links.get(key, [])),
+                    primary[name],
+                    tuple(links.get(name, [])),
                     name in view_names,
                 )
             )
@@ -171,17 +177,6 @@ class SQLSource:
             return sqlite_reads(self._cursor(), self._place(schema, name), quoted, declared)
         read = postgres_read if self._dialect == "postgresql" else mysql_read
         return [read(q, kind) for q, kind in zip(quoted, types, strict=True)]
-
-    def _link(
-        self, schema: str, name: str, link: ReflectedForeignKeyConstraint, keys: Any
-    ) -> SourceKey:
-        parent_schema = link["referred_schema"] or schema
-        columns, parent_columns = link["constrained_columns"], link["referred_columns"]
-        if not parent_columns:  # SQLite: REFERENCES t, without columns, is its primary key
-            parent = keys.get((link["referred_schema"], link["referred_table"]))
-            parent_columns = parent["constrained_columns"] if parent else []
-        parent_name = (parent_schema, link["referred_table"])
-        return SourceKey(tuple(columns), parent_name, tuple(parent_columns))
 
     def _partitions(self, schema: str) -> set[str]:
         """PostgreSQL's partitions, whose rows their partitioned table has too."""
@@ -224,6 +219,10 @@ class SQLSource:
         return cursor
 
     def _errors(self, doing: str) -> Any:
+        return driver_errors(f"source={self.shown}: {doing}", self._hidden, self._kinds())
+
+    def _kinds(self) -> tuple[type[Exception], ...]:
+        """The errors that drivers raise."""
         kinds: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError, pa.ArrowException, OSError)
         kinds += (sa.exc.DBAPIError, sqlite3.Error)
         if self._dialect in ("postgresql", "mysql"):
@@ -232,7 +231,7 @@ class SQLSource:
             from adbc_driver_manager import Error
 
             kinds += (Error,)
-        return driver_errors(f"source={self.shown}: {doing}", self._hidden, kinds)
+        return kinds
 
 
 def _open_sqlite(path: str) -> sqlite3.Connection:

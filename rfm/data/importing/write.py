@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
 from rfm.data.importing.duck import quote
@@ -228,13 +229,20 @@ def _lost(facts: Facts, table: TablePlan, path: Path) -> dict[str, int]:
     for link in table.links:
         present = " AND ".join(f"{table.facts.columns[c].at} IS NOT NULL" for c in link.columns)
         row = facts.connection.execute(
-            f"SELECT (SELECT count(*) FROM {scan(table.facts.path)} WHERE {present}) - "
-            f"(SELECT count({quote(link.column)}) FROM {scan(path)})"
+            f"SELECT count(*) FROM {scan(table.facts.path)} WHERE {present}"
         ).fetchone()
         assert row is not None
-        if row[0]:
-            lost[link.column] = int(row[0])
+        if missing := int(row[0]) - _count(path, link.column):
+            lost[link.column] = missing
     return lost
+
+
+def _count(path: Path, column: str) -> int:
+    """Values of a column of a written file that are not null, by its footer."""
+    with pq.ParquetFile(path) as file:
+        place, metadata = file.schema_arrow.get_field_index(column), file.metadata
+        groups = [metadata.row_group(g).column(place) for g in range(metadata.num_row_groups)]
+        return sum(group.num_values - group.statistics.null_count for group in groups)
 
 
 def _quantile(counted: list[tuple[Any, ...]], share: float) -> datetime.datetime:

@@ -1,0 +1,274 @@
+"""Names that break or inject, where they are not quoted; secrets; sources that must not change."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rfm.data.checks import check_database
+from rfm.data.database import Database, open_database
+from rfm.data.import_sql import ImportConfig, import_database
+from rfm.data.importing.source import SourceTable, hidden_of, parse_url, show_url
+from rfm.data.importing.sql import SQLSource
+
+HOSTILE = [
+    *('a"b', "a'b", "a`b", "a;b", "a--b", "a/*b*/", 'x"; DROP TABLE victim; --', "x'); --"),
+    *("select", "SELECT", "table", "order", "group", "from", "where", "user", "null", "true"),
+    *("naïve", "表", "имя", "😀", "a\u0301", "‮rtl", "with space", " lead", "tail ", "tab\tname"),
+    *("new\nline", "%s", "100%", "%(x)s", ":name", "?", "$1", "{x}", "\\", "a\\b", "c0", "t"),
+    *("file_row_number", "rowid", "a.b", "main.a", "..", "../up", "a/b", "/etc/passwd", "CON", "1"),
+    *("[x]", "é" * 31, "x" * 63, "Case", "CASE", "case", "p0"),
+]
+
+
+def quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def statements(sqlite: bool) -> list[str]:
+    """Tables called as above, each with a key and a column of the same name that points at the
+    first; SQLite has no two names that differ by case alone."""
+    names = HOSTILE
+    if sqlite:
+        names = list({n.casefold(): n for n in HOSTILE}.values())
+    made = [
+        'CREATE TABLE victim ("a key" INTEGER PRIMARY KEY)',
+        "INSERT INTO victim VALUES (7), (9)",
+    ]
+    for i, name in enumerate(names):
+        made += [
+            f'CREATE TABLE {quote(name)} ({quote(name)} INTEGER REFERENCES victim ("a key"), '
+            f'"its key" TEXT PRIMARY KEY, {quote("2" + name)} TEXT)',
+            f"INSERT INTO {quote(name)} VALUES (9, 'k{i}', '; DROP TABLE victim'), (7, 'j{i}', '')",
+        ]
+    return made
+
+
+def check(database: Database, names: list[str]) -> None:
+    check_database(database)
+    assert len(database.tables) == len(names) + 1
+    files = [path.name for path in (database.folder / "db").iterdir()]
+    assert len({name.casefold() for name in files}) == len(files)
+    assert len(list(database.folder.parent.glob("*"))) == 1  # nothing beside it
+    parents = 0
+    for name, table in database.tables.items():
+        if name == "victim":
+            continue
+        rows = pq.read_table(table.path)
+        (link,) = table.foreign_keys
+        assert rows[link].to_pylist() == [0, 1]
+        assert table.primary_key == "its key"
+        keys = pq.read_table(database.folder / "keys" / f"{name}.parquet")
+        assert [key[0] for key in keys["its key"].to_pylist()] == ["j", "k"]
+        parents += 1
+    assert parents == len(names)
+
+
+def test_hostile_names_in_sqlite(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "hostile.db") as connection:
+        for statement in statements(sqlite=True):
+            connection.execute(statement)
+    connection.close()
+    out = tmp_path / "out" / "database"
+    import_database(str(tmp_path / "hostile.db"), out, ImportConfig())
+    check(open_database(out), list({n.casefold() for n in HOSTILE}))
+
+
+@pytest.mark.parametrize("adbc", [True, False])
+def test_hostile_names_in_postgresql(
+    tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    if not adbc:
+        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
+    url = postgres.create("hostile")
+    with psycopg.connect(url) as connection:
+        for statement in statements(sqlite=False):
+            connection.execute(statement.encode())
+    out = tmp_path / "out" / "database"
+    import_database(url, out, ImportConfig())
+    check(open_database(out), HOSTILE)
+
+
+def test_hostile_names_of_files_and_columns(tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s; a "folder"'
+    folder.mkdir()
+    for i, name in enumerate(n for n in HOSTILE if "/" not in n):
+        pa_table = {"id": [1, 2], name + "'": ["x", "y"]}
+        pq.write_table(pa.table(pa_table), folder / f"{i}{name}.parquet")
+        (folder / f"{i}{name} text.csv").write_text('id,"a""b;--"\n1,x\n2,y\n', encoding="utf-8")
+    done = import_database(str(folder), tmp_path / "out", ImportConfig())
+    assert done.database is not None
+    check_database(done.database)
+    assert len(done.database.tables) == len(list(folder.iterdir()))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@127.0.0.1:1/nowhere",
+        "postgresql://me:hunter%402@127.0.0.1:1/nowhere",
+        "postgresql://me@127.0.0.1:1/nowhere?password=hunter2",
+        "postgresql+nodriver://me:hunter2@127.0.0.1:1/nowhere",
+        "mysql://me:hunter2@127.0.0.1:1/nowhere",
+        "nosuch://me:hunter2@host/x",
+        "postgresql://me:hunter2@host:port/x",
+        "://me:hunter2@host",
+    ],
+)
+def test_errors_show_no_password(tmp_path: Path, url: str) -> None:
+    command = [sys.executable, "-m", "rfm.data.import_sql", f"source={url}", f"out={tmp_path}/x"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "source=" in done.stderr
+    assert "hunter" not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_written_shows_a_password(
+    tmp_path: Path, postgres: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    import psycopg
+
+    url = postgres.create("secret")
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (3)")
+    with_password = postgres.url("secret", password="hunter2")
+    with caplog.at_level(logging.DEBUG):
+        done = import_database(with_password, tmp_path / "out", ImportConfig())
+    said = caplog.text + done.plan_text + str(done)
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file():
+            said += path.read_bytes().decode(errors="replace")
+    assert "127.0.0.1" in (tmp_path / "out" / "manifest.yaml").read_text()
+    assert "hunter2" not in said
+
+
+def test_secrets_of_a_url_are_known() -> None:
+    url = parse_url("postgres://me:a%20b@h/d?sslpassword=c%2Fd&options=-c%20x")
+    hidden = hidden_of(url)
+    for text in ["a b", "a%20b", "a+b", "c/d", "c%2Fd"]:
+        assert hidden.scrub(f"at {text}!") == "at ***!"
+    assert hidden.scrub("password=x password = 'y z', z") == "password=*** password = ***, z"
+    assert show_url(url).startswith("postgresql://me:***@h/d")
+    assert "c/d" not in show_url(url)
+
+
+def test_a_sqlite_file_is_not_changed_and_cannot_be(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO t VALUES (1), (5)")
+    connection.close()
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    import_database(str(path), tmp_path / "out", ImportConfig())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "x.db"]
+    source = SQLSource(parse_url("sqlite:///").set(database=str(path)))
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        source._cursor().execute("DELETE FROM t")
+    source.close()
+
+
+@pytest.mark.parametrize("adbc", [True, False])
+def test_postgresql_is_not_changed_and_cannot_be(
+    tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    if not adbc:
+        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
+    url = postgres.create("untouched")
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (5)")
+        connection.execute(
+            "CREATE FUNCTION spoil() RETURNS boolean LANGUAGE sql AS "
+            "$$ DELETE FROM t RETURNING true $$"
+        )
+    with psycopg.connect(url) as connection:
+        before = _state(connection)
+    import_database(url, tmp_path / "out", ImportConfig())
+    options = ImportConfig(where={"t": "spoil()"})
+    with pytest.raises(ValueError, match="read-only transaction"):
+        import_database(url, tmp_path / "other", options)
+    assert not (tmp_path / "other").exists()
+    with psycopg.connect(url) as connection:
+        assert _state(connection) == before
+
+
+def _state(connection: Any) -> Any:
+    relations = "SELECT relname, relfilenode FROM pg_class ORDER BY oid"
+    rows = "SELECT xmin, xmax, ctid, id FROM t ORDER BY id"
+    return [connection.execute(sql).fetchall() for sql in (relations, rows)]
+
+
+@pytest.mark.parametrize("adbc", [True, False])
+def test_a_dropped_connection_leaves_nothing(
+    tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    if not adbc:
+        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
+    url = postgres.create("dropped")
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "CREATE TABLE a (id int PRIMARY KEY, note text); "
+            "INSERT INTO a SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 100000) i"
+        )
+    read, seen = SQLSource.read, []
+
+    def cut(
+        self: SQLSource, table: SourceTable, where: str, limit: int
+    ) -> Iterator[pa.RecordBatch]:
+        for batch in read(self, table, where, limit):
+            seen.append(len(batch))
+            if len(seen) == 1:
+                with psycopg.connect(postgres.url(), autocommit=True) as other:
+                    other.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE datname = 'dropped'"
+                    )
+            yield batch
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(SQLSource, "read", cut)
+        with pytest.raises(ValueError, match=r"reading public\.a: .*run it again"):
+            import_database(url, out, ImportConfig())
+    assert 0 < sum(seen) < 100_000
+    assert list(tmp_path.iterdir()) == []
+    done = import_database(url, out, ImportConfig())
+    assert done.counts == {"a": 100_000}
+
+
+def test_a_failed_import_keeps_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sqlite3.connect(tmp_path / "x.db") as connection:
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO t VALUES (1), (5)")
+    connection.close()
+    source, out = str(tmp_path / "x.db"), tmp_path / "out"
+    import_database(source, out, ImportConfig())
+    before = {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    def fail(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rfm.data.import_sql._draw", fail)
+    with pytest.raises(KeyboardInterrupt):
+        import_database(source, out, ImportConfig(overwrite=True))
+    assert {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "x.db"]
