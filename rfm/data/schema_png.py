@@ -1,23 +1,24 @@
-"""A schema picture as PNG, drawn by matplotlib in the light colours."""
+"""A schema picture as PNG, drawn by matplotlib in the light colours.
+
+Letters that its font (DejaVu Sans) lacks, such as Chinese ones, become boxes; an SVG shows them.
+"""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
-from rfm.data.schema_shapes import LIGHT, Block, Picture, Text, trace
+from rfm.data.schema_shapes import LIGHT, Block, Curve, Picture, Text, trace
 
-_SCALE, _LARGEST = 2.0, 8000.0  # pixels for each of the picture's, and pixels at most
+_SCALE, _LARGEST = 2.0, 6000.0  # pixels for each of the picture's, and pixels at most
 _STYLE = {"text.parse_math": False, "font.family": ["DejaVu Sans"]}
 
 
 def write_png(picture: Picture, path: Path) -> None:
     """Draw the picture at twice its size, or smaller where it would be very large."""
     from matplotlib import style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
-    from matplotlib.path import Path as Outline
 
     scale = min(_SCALE, _LARGEST / max(picture.width, picture.height))
     with style.context(["default", _STYLE]), warnings.catch_warnings():
@@ -30,31 +31,43 @@ def write_png(picture: Picture, path: Path) -> None:
         axes.set_ylim(picture.height, 0)
         for shape in picture.shapes:
             if isinstance(shape, Text):
-                axes.text(
-                    *shape.at,
-                    shape.text,
-                    color=LIGHT[shape.colour],
-                    fontsize=shape.size * 0.94,
-                    ha="right" if shape.anchor == "end" else "left",
-                    va="baseline",
-                    fontweight="bold" if shape.style == "bold" else "normal",
-                    fontstyle="italic" if shape.style == "italic" else "normal",
-                )
+                _write(axes, shape)
             elif isinstance(shape, Block):
-                box = (
-                    f"round,pad=0,rounding_size={shape.radius}" if shape.radius else "square,pad=0"
-                )
-                line = LIGHT[shape.line] if shape.line else "none"
-                fill = LIGHT[shape.fill]
-                size = shape.width, shape.height
-                axes.add_patch(FancyBboxPatch(shape.at, *size, box, fc=fill, ec=line))
+                _fill(axes, shape)
             else:
-                start, bends, head = trace(shape)
-                points = [start, *(point for bend in bends for point in bend)]
-                codes = [Outline.MOVETO] + [Outline.CURVE4] * (len(points) - 1)
-                colour = LIGHT[shape.colour]
-                way = Outline(points, codes)
-                axes.add_patch(PathPatch(way, fc="none", ec=colour, lw=1.6, alpha=0.8))
-                axes.add_patch(Polygon(head, fc=colour, ec="none"))
-        FigureCanvasAgg(figure)
+                _draw(axes, shape)
         figure.savefig(path, format="png", dpi=72 * scale, metadata={"Software": None})
+
+
+def _write(axes: Any, text: Text) -> None:
+    axes.text(
+        *text.at,
+        text.text,
+        color=LIGHT[text.colour],
+        fontsize=text.size * 0.94,
+        ha="right" if text.anchor == "end" else "left",
+        va="baseline",
+        fontweight="bold" if text.style == "bold" else "normal",
+        fontstyle="italic" if text.style == "italic" else "normal",
+    )
+
+
+def _fill(axes: Any, block: Block) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    box = f"round,pad=0,rounding_size={block.radius}" if block.radius else "square,pad=0"
+    line = LIGHT[block.line] if block.line else "none"
+    size = block.width, block.height
+    axes.add_patch(FancyBboxPatch(block.at, *size, box, fc=LIGHT[block.fill], ec=line))
+
+
+def _draw(axes: Any, curve: Curve) -> None:
+    from matplotlib.patches import PathPatch, Polygon
+    from matplotlib.path import Path as Outline
+
+    start, bends, head = trace(curve)
+    points = [start, *(point for bend in bends for point in bend)]
+    codes = [Outline.MOVETO] + [Outline.CURVE4] * (len(points) - 1)
+    colour = LIGHT[curve.colour]
+    axes.add_patch(PathPatch(Outline(points, codes), fc="none", ec=colour, lw=1.6, alpha=0.8))
+    axes.add_patch(Polygon(head, fc=colour, ec="none"))

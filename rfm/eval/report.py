@@ -30,6 +30,7 @@ from rfm.eval.report_scores import labels_section, scores_section
 from rfm.files import publish
 
 _BALANCE = ["time", "labelled"]
+_TILE = 40  # characters of a class in large letters
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +193,9 @@ def _tiles(run: PredictionRun) -> list[tuple[str, str, str]]:
     elif len(given) and run.task_type == "multiclass_classification":
         commonest = given.astype(str).value_counts(sort=True)
         share = commonest.iloc[0] / len(given)
-        tiles.append(("commonest answer", spell(str(commonest.index[0])), f"{share:.1%}"))
+        name = spell(str(commonest.index[0]))
+        short = name if len(name) <= _TILE else f"{name[: _TILE - 1]}…"
+        tiles.append(("commonest answer", short, f"{share:.1%}"))
     if len(run.backtest):
         name, value, rows = headline(run)
         if np.isfinite(value):

@@ -256,11 +256,11 @@ def short_number(value: float) -> str:
 
 
 def day(moment: Any) -> str:
-    """A time in words, without the hour where that is midnight."""
+    """A time in words, without the hour where that is midnight, and without seconds where 0."""
     if moment is None or pd.isna(moment):
         return "no time"
     text = str(np.datetime64(pd.Timestamp(moment).to_datetime64(), "s"))
-    return text.replace("T", " ").removesuffix(" 00:00:00")
+    return text.replace("T", " ").removesuffix(" 00:00:00").removesuffix(":00")
 
 
 def _shown(value: float, percent: bool) -> str:

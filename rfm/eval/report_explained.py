@@ -96,8 +96,8 @@ def _signal_bars(signals: Sequence[Mapping[str, Any]], chances: bool) -> Bars:
     for one in shown:
         weight, name = float(one["weight"]), _name(str(one["table"]), str(one["column"]))
         words, path = str(one.get("words", "")) or name, steps(one["path"])
-        parts = [name] if words != name else []
-        parts += [_through(path)] if path else []
+        parts = [name] if name not in words else []
+        parts += [_through(path)] if path and " → ".join(path) not in words else []
         parts += [count(len(one["rows"]), "row")] if len(one.get("rows", ())) else []
         occluded = float(one.get("occluded", np.nan))
         if np.isfinite(occluded) and one.get("checked", True):

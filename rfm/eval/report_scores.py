@@ -109,7 +109,8 @@ def _first_rows(given: pd.DataFrame, run: PredictionRun) -> Grid:
         frame = given.loc[value.sort_values(ascending=False, kind="stable").index]
         if not given.index.is_unique:
             frame = given.iloc[np.argsort(-value.to_numpy("float64"), kind="stable")]
-    times = [] if given[run.time].isna().all() else [run.time]
+    moments = given[run.time].drop_duplicates()
+    times = [run.time] if len(moments) > 1 else []
     interval = [LOW, HIGH] if {LOW, HIGH} <= set(given.columns) else []
     signal = ["top_signal"] if "top_signal" in given.columns else []
     columns = [run.entity, *times, PREDICTION, *interval, *signal]
@@ -124,10 +125,12 @@ def _first_rows(given: pd.DataFrame, run: PredictionRun) -> Grid:
         rows.append(cells)
     head = [*map(str, columns), *(["probability"] if probability else [])]
     which = "highest" if ordered else "first"
-    caption = f"All {len(given):,} predictions, {which} first."
+    at = "" if times or moments.isna().any() else f" at {day(moments.iloc[0])}"
+    caption = f"All {len(given):,} predictions{at}, {which} first."
     if len(given) > _ROWS:
         rest = len(given) - _ROWS
-        caption = f"The {_ROWS} {which} of {len(given):,} predictions; {rest:,} more are not shown."
+        caption = f"The {_ROWS} {which} of {len(given):,} predictions{at}; {rest:,} more"
+        caption += " are not shown." if rest > 1 else " is not shown."
     numeric = [ordered and column in (PREDICTION, LOW, HIGH) for column in columns]
     return Grid(caption, head, rows, numeric + [True] * bool(probability))
 
