@@ -12,7 +12,7 @@ question is asked again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,10 @@ from rfm.data.serialise import TokenIds
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime
 from rfm.eval.explain_occlusion import Asked, Situation
-from rfm.eval.explain_rows import QUESTION, Layout, MeanStates, EdgePath, SomeRows, walk
+from rfm.eval.explain_rows import QUESTION, EdgePath, Layout, MeanStates, SomeRows, walk
 from rfm.eval.explain_words import Facts, path_words, say, table_at
 from rfm.eval.zero_shot import ZeroShot, ZeroShotRecommendation
-from rfm.nn.attribution import HeadMoves, choose, split_by_head, split_by_rows
+from rfm.nn.attribution import HeadMoves, split_by_head, split_by_rows
 from rfm.nn.backbone import Rows
 from rfm.nn.in_context import Examined
 from rfm.nn.modes import evaluating
@@ -91,8 +91,10 @@ class Explanation:
         return self.signals[0].words if self.signals else self.note
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "top_signal": self.top_signal}
+        """For JSON, which has no number for an answer that is not known."""
+        found = {**asdict(self), "top_signal": self.top_signal}
+        known = np.isfinite([self.answer, self.baseline]).all()
+        return found if known else {**found, "answer": None, "baseline": None}
 
 
 @dataclass(eq=False)
@@ -169,12 +171,20 @@ class Explainer:
         number = int(asker.number(self.split)[at])
         cutoff = int(asker.task.cutoffs(self.split, self.regime)[at])
         entity = int(asker.rows.entity[number])
-        asked = Asked(number, cutoff, entity, 0)
+        asked = Asked(number, cutoff, entity, int(asker.asked.classes == 2))
+        if asker.asked.classes <= 2:
+            return asked
         with torch.no_grad(), evaluating(asker.model):
             seen = self._see(asked)[0]
-            logits = [asker.model.in_context(s.followed_by(seen)) for s in self.situation.shown]
-        chosen = choose(torch.stack([x.softmax(1) for x in logits]).mean(0), seen.classes)
-        return Asked(number, cutoff, entity, int(chosen))
+            both = [shown.followed_by(seen) for shown in self.situation.shown]
+            chance = torch.stack([asker.model.in_context(one).softmax(1) for one in both])
+        return replace(asked, chosen=int(chance.mean(0).argmax(1)))
+
+    def first_row(self, table: str) -> int:
+        """The global row of row 0 of a table, the task's own included."""
+        store = self.situation.laid.store
+        number = next(t for t, one in enumerate(store.tables) if one.name == table)
+        return int(store.graph.table_start[number])
 
     def _see(self, asked: Asked) -> tuple[Examined, EpisodeBatch, Rows]:
         model = self.asker.model

@@ -105,7 +105,7 @@ class Situation:
         child = children.latest(path[0] // 2, entity, cutoff, NOTHING)[0][0]
         child = child[child >= 0]
         if len(path) == 1:
-            return child[self._is_known(child, column)]
+            return np.asarray(child[self._is_known(child, column)], dtype=np.int64)
         return (
             self._sampled(asked, path) if not path[1] % 2 else self._parents(child, path[1], cutoff)
         )

@@ -80,7 +80,7 @@ def say(
         rows: global rows that it names. told: what the numbers told of it moved, by number.
         moved: what it moved in all.
     """
-    main = max(told, key=lambda f: abs(told[f]), default=-1)
+    main = max(told, key=lambda f: told[f] * np.sign(moved), default=-1)
     kind = TOLD_KINDS[int(facts.laid.told.kinds[main])] if main >= 0 else ""
     apart = float(facts.apart[main]) if main >= 0 else 0.0
     if path == QUESTION:
@@ -138,14 +138,14 @@ def _of_labels(facts: Facts, path: EdgePath, column: int, rows: Ints, kind: str)
             latest = int(laid.store.graph.row_time[rows[0]])
             return f"the age of the latest known label {whose}, {_days(facts.now - latest)}"
         many = f"{rows.size} or more" if rows.size >= 64 else str(rows.size)
-        return f"the number of known labels {whose}, {many},"[:-1]
+        return f"the number of known labels {whose}, {many}"
     label = task.rows.label[rows - laid.first]
     nth = {"2nd last label": 1, "3rd last label": 2, "4th last label": 3}.get(kind, -1)
     if 0 <= nth < label.size:
-        return f"the {kind} {whose}, {_label(facts, label[nth : nth + 1])}"
+        return f"the {kind} ({task.target}) {whose}, {_label(facts, label[nth : nth + 1])}"
     last = label[: _LAST.get(kind, 64)]
     if last.size == 1:
-        return f"the last label {whose}, {_label(facts, last)}"
+        return f"the last label ({task.target}) {whose}, {_label(facts, last)}"
     return f"{task.target} of the last {last.size} known labels {whose}, {_label(facts, last)}"
 
 

@@ -13,15 +13,17 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from rfm.data.batch import EpisodeBatch
+from rfm.data.batch import TOLD_KINDS, EpisodeBatch
 from rfm.nn.backbone import Rows
 from rfm.nn.in_context import Examined, bin_edges
 from rfm.nn.model import RelationalModel
 
+CALENDAR_KINDS = TOLD_KINDS.index("cell")  # those before it are about when is asked
+
 
 @dataclass(frozen=True)
 class HeadMoves:
-    """What moved the score from that of the examples' mean to a question's.
+    """What moved the score to a question's, from that of the examples' mean at the same moment.
 
     told [Q, F]: by each number that is told; state [Q] and expected [Q]: by the states, and by what
     is expected without examples. state_pull [Q, P], expected_pull [Q]: the mean gradients on the
@@ -54,13 +56,6 @@ def scores(logits: Tensor, asked: Examined, chosen: Tensor) -> Tensor:
     return logits.softmax(1) @ ((edge[1:] + edge[:-1]) / 2)
 
 
-def choose(logits: Tensor, classes: int) -> Tensor:
-    """[Q] the class that each score is of: the second of two, the likeliest of several."""
-    if classes > 2:
-        return logits.argmax(1)
-    return torch.full_like(logits[:, 0], float(classes == 2)).long()
-
-
 def split_by_head(
     model: RelationalModel, shown: Examined, asked: Examined, chosen: Tensor, points: int
 ) -> HeadMoves:
@@ -68,10 +63,10 @@ def split_by_head(
     each question: the parts add up to how far the score moved, but for the ``points`` of the path.
     """
     size, share_I = asked.told.shape[0], (torch.arange(points) + 0.5) / points
-    share_I = share_I.to(asked.told.device)
+    share_I, mean = share_I.to(asked.told.device), _mean_question(shown, asked)
     inputs = []
     for name in ("state", "expected", "told"):
-        own, base = getattr(asked, name), getattr(shown, name).mean(0)
+        own, base = getattr(asked, name), getattr(mean, name)
         step_I = share_I.view(-1, 1, *[1] * (own.dim() - 1))
         inputs.append((base + step_I * (own - base)).flatten(0, 1).detach().requires_grad_())
     with torch.enable_grad():
@@ -82,22 +77,29 @@ def split_by_head(
     pull = [torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)]
     state_QP, expected_Q, told_QF = (g.view(points, size, *g.shape[1:]).mean(0) for g in pull)
     with torch.no_grad():
-        mean = replace(
-            asked,
-            state=shown.state.mean(0, keepdim=True).expand_as(asked.state),
-            expected=shown.expected.mean().expand_as(asked.expected),
-            told=shown.told.mean(0, keepdim=True).expand_as(asked.told),
-        )
         ends = [shown.followed_by(one) for one in (asked, mean)]
         score_Q, baseline_Q = (scores(model.in_context(b), b, chosen) for b in ends)
     return HeadMoves(
-        told=told_QF * (asked.told - shown.told.mean(0)),
-        state=(state_QP * (asked.state - shown.state.mean(0))).sum(1),
-        expected=expected_Q * (asked.expected - shown.expected.mean()),
+        told=told_QF * (asked.told - mean.told),
+        state=(state_QP * (asked.state - mean.state)).sum(1),
+        expected=expected_Q * (asked.expected - mean.expected),
         state_pull=state_QP,
         expected_pull=expected_Q,
         score=score_Q,
         baseline=baseline_Q,
+    )
+
+
+def _mean_question(shown: Examined, asked: Examined) -> Examined:
+    """The examples' mean, but asked when each question is: what all questions of a moment have in
+    common moves none of them."""
+    when_F = asked.kind < CALENDAR_KINDS
+    told_F = shown.told.mean(0)
+    return replace(
+        asked,
+        state=shown.state.mean(0, keepdim=True).expand_as(asked.state),
+        expected=shown.expected.mean().expand_as(asked.expected),
+        told=torch.where(when_F, asked.told, told_F),
     )
 
 

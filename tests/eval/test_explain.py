@@ -1,0 +1,196 @@
+"""Explanations: of every type of task, what they add up to, and what they name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rfm.data.hidden import NOTHING
+from rfm.data.serialise import value_features
+from rfm.data.tasks import Regime
+from rfm.eval.explain import ExplainConfig, Explainer, explain
+from rfm.eval.explain_rows import LABEL, QUESTION, Layout, walk
+from rfm.eval.explain_words import path_words, table_at
+from rfm.eval.zero_shot import ZeroShot, in_context, open_zero_shot
+from rfm.nn.attribution import split_by_head
+from rfm.nn.model import RelationalModel
+from tests.eval.test_zero_shot import CONFIG, LABELLED, model, task_of
+
+assert model  # a fixture
+SOME = ExplainConfig(points=4, signals=6, checked=3)
+FIRST = np.arange(3)
+
+
+def opened(
+    model: RelationalModel, shop: Path, cache: Path, name: str, cached: bool = True, draws: int = 1
+) -> ZeroShot:
+    config = replace(CONFIG, draws=draws)
+    asker = open_zero_shot(model, task_of(shop, name), cache, config, cached)
+    assert isinstance(asker, ZeroShot)
+    return asker
+
+
+@pytest.mark.parametrize("regime", ["frozen", "rolling"])
+@pytest.mark.parametrize("name", LABELLED)
+def test_every_type_is_explained(
+    model: RelationalModel, task_shop: Path, task_cache: Path, name: str, regime: Regime
+) -> None:
+    asker = opened(model, task_shop, task_cache, name)
+    task, rows = asker.task, asker.task.rows("test")
+    value = asker.ask("test", regime, 24, 0, {"own": in_context(model)})["own"].predictions.value
+    found = explain(asker, "test", regime, 24, 0, FIRST, SOME)
+    sizes = {table.name: len(table.cells) for table in asker.lay("test").store.tables}
+    for i, one in zip(FIRST, found, strict=True):
+        assert (one.entity, one.time) == (rows.entity[i], rows.time[i])
+        if task.task_type == "binary_classification":
+            assert one.answer == pytest.approx(value[i, 0], abs=1e-5)
+        if task.task_type == "multiclass_classification":
+            assert one.chosen == task.classes[value[i].argmax()]
+            assert one.answer == pytest.approx(value[i].max(), abs=1e-5)
+        weights = np.abs([signal.weight for signal in one.signals])
+        assert weights.size == SOME.signals
+        assert (np.diff(weights) <= 0).all()
+        assert 0 < weights[0] <= weights.sum() <= 1 + 1e-6
+        assert sum(signal.checked for signal in one.signals) <= SOME.checked
+        for signal in one.signals:
+            assert signal.words.endswith(" raises it" if signal.weight > 0 else " lowers it")
+            assert all(0 <= row < sizes[signal.table] for row in signal.rows)
+            assert len(set(signal.rows)) == len(signal.rows) <= 64
+            assert signal.checked or signal.occluded == 0
+        assert one.top_signal == one.signals[0].words
+        assert json.loads(json.dumps(one.as_dict(), allow_nan=False))["signals"]
+
+
+def test_what_moved_an_answer_adds_up(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    for name in ("buys", "tier", "spend"):
+        asker = opened(model, task_shop, task_cache, name)
+        explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
+        seen = explainer._see(explainer.ask(0))[0]
+        chosen, shown = torch.tensor([explainer.ask(0).chosen]), explainer.situation.shown[0]
+        moves = split_by_head(model, shown, seen, chosen, 64)
+        total = moves.told.sum() + moves.state.sum() + moves.expected.sum()
+        torch.testing.assert_close(
+            total, (moves.score - moves.baseline).sum(), atol=0.02, rtol=0.02
+        )
+        assert (moves.score - moves.baseline).abs() > 1e-3
+        assert (moves.told[:, :5] == 0).all()  # all questions of a moment have these in common
+        assert (moves.told != 0).sum() > 5
+
+
+def test_states_are_shared_out_among_rows_and_cells(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    asker = opened(model, task_shop, task_cache, "spend")
+    explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
+    asked = explainer.ask(1)
+    moves, parts = explainer._split(asked)
+    shared = sum(abs(part.states) for part in parts.values())
+    assert shared == pytest.approx(abs(float(moves.state + moves.expected)), rel=1e-4)
+    columns = {key for key, part in parts.items() if part.states and key[1] >= 0}
+    assert len(columns) > 5
+    assert any(part.states and key == ((), -1) for key, part in parts.items())
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_cells_and_paths_are_where_they_are_said_to_be(
+    model: RelationalModel, task_shop: Path, task_cache: Path, cached: bool
+) -> None:
+    asker = opened(model, task_shop, task_cache, "buys", cached)
+    explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
+    laid, asked = explainer.situation.laid, explainer.ask(2)
+    seen = laid.sample(*asked.times(1), 0, 0, NOTHING)[1]
+    batch = laid.batch(*asked.times(1), 0, 0)
+    with torch.no_grad():
+        rows = model.backbone.encode(batch)
+    layout, graph = Layout.of(laid, batch, rows, seen), laid.store.graph
+    owner, checked = rows.cells.row.numpy(), 0
+    for cell, column in enumerate(layout.column.tolist()):
+        row, t = int(layout.row[owner[cell]]), int(layout.table[owner[cell]])
+        table, local = laid.store.tables[t], np.array([row - int(graph.table_start[t])])
+        wanted = np.zeros(rows.cells.feature.shape[1])
+        if table.is_value[column]:
+            wanted = value_features(table, table.values(local, column), np.array([column]))[0]
+        np.testing.assert_allclose(rows.cells.feature[cell], wanted, atol=1e-5)
+        checked += int(t == len(laid.store.tables) - 1 and column == LABEL)
+    assert checked > 1
+    for row, path in zip(seen.row.tolist(), walk(seen), strict=True):
+        assert graph.table_of(row) == table_at(laid, path)
+    assert walk(seen)[:2] == [QUESTION, ()]
+    assert path_words(laid, walk(seen)[-1])
+    assert {len(path) for path in walk(seen)[2:]} == {1}
+
+
+def test_what_is_deleted_changes_answers_as_a_database_without_it(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    asker = opened(model, task_shop, task_cache, "buys")
+    explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
+    asked, situation = explainer.ask(0), explainer.situation
+    every = situation.all_rows(asked)
+    assert every.size > 5
+    whole, none = situation.without_rows(asked, [every[:0], every])
+    assert whole == pytest.approx(explainer.explain(0).answer, abs=1e-5)
+    assert abs(whole - none) > 1e-3
+    batch = situation.laid.batch(*asked.times(1), 0, 0)
+    left = situation.laid.sample(*asked.times(1), 0, 0, NOTHING)[1]
+    assert batch.row.numel() == left.row.size > 2
+
+
+def test_a_cell_out_of_sight_is_as_a_null(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    asker = opened(model, task_shop, task_cache, "buys")
+    explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
+    rows, store = explainer.situation.rows, asker.store
+    first = explainer.first_row("customers")
+    filled = np.flatnonzero(store.tables[0].cells[0] != -1)
+    whole = rows(0, np.array([first, first + 1]))
+    less = rows.without(first, int(filled[0]))(0, np.array([first, first + 1]))
+    assert set(zip(whole.row, whole.column, strict=True)) - set(
+        zip(less.row, less.column, strict=True)
+    ) == {(0, filled[0])}
+    np.testing.assert_array_equal(whole.state[1], less.state[1])
+    assert np.abs(whole.state[0] - less.state[0]).max() > 1e-3
+    asked = explainer.ask(0)
+    answer = explainer.situation.without_rows(asked, [np.zeros(0, np.int64)])[0]
+    other = explainer.situation.without_cells(asked, filled.tolist())
+    assert np.abs(other - answer).max() > 1e-5
+
+
+def test_the_cache_hardly_matters_and_draws_are_averaged(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    found = {}
+    for cached, draws in ((True, 1), (False, 1), (True, 2)):
+        asker = opened(model, task_shop, task_cache, "buys", cached, draws)
+        found[cached, draws] = explain(asker, "test", "rolling", 24, 0, FIRST, SOME)
+        if draws == 2:
+            own = {"own": in_context(model)}
+            value = asker.ask("test", "rolling", 24, 0, own)["own"].predictions.value[FIRST, 0]
+            answers = [one.answer for one in found[cached, draws]]
+            np.testing.assert_allclose(answers, value, atol=0.02)  # of chances, not of odds
+    for a, b in zip(found[True, 1], found[False, 1], strict=True):
+        assert a.answer == pytest.approx(b.answer, abs=0.02)
+        assert (a.signals[0].path, a.signals[0].column) == (b.signals[0].path, b.signals[0].column)
+    assert found[True, 2][0].answer != pytest.approx(found[True, 1][0].answer, abs=1e-6)
+
+
+def test_what_is_not_explained_is_said(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    links = open_zero_shot(model, task_of(task_shop, "next"), task_cache, CONFIG, False)
+    (one,) = explain(links, "test", "rolling", 24, 0, FIRST[:1])
+    assert (one.signals, one.top_signal) == ((), "recommendations are not explained")
+    assert json.loads(json.dumps(one.as_dict(), allow_nan=False))["answer"] is None
+    asker = opened(model, task_shop, task_cache, "buys")
+    (one,) = explain(asker, "test", "rolling", 0, 0, FIRST[:1])
+    assert one.top_signal == "answers without examples are not explained"
+    with pytest.raises(ValueError, match=r"no example to explain answers with: give context=1"):
+        Explainer(asker, "test", "rolling", 0, 0, SOME)

@@ -1,0 +1,99 @@
+"""Explanations of labels whose rule is known: what the rule reads comes first, and deleting it
+moves answers more than deleting other rows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rfm.data.database import open_database
+from rfm.data.tasks import open_task
+from rfm.data.tokenizer import mixture_tokenizer
+from rfm.eval.explain import ExplainConfig, Explainer
+from rfm.eval.predictions import score
+from rfm.eval.zero_shot import ContextConfig, ZeroShot, in_context
+from rfm.nn.backbone import BackboneConfig
+from rfm.nn.model import RelationalModel
+from rfm.train.build import build_model
+from tests.planted_shop import RULES, write_planted_shop
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_planted_shop(tmp_path_factory.mktemp("planted"), 3)
+
+
+@pytest.fixture(scope="module")
+def model(shop: Path, task_cache: Path) -> RelationalModel:
+    """Of random weights: its experts are closed forms."""
+    tokenizer = mixture_tokenizer([open_database(shop)], 400, task_cache)
+    torch.manual_seed(0)
+    made = build_model(BackboneConfig(), tokenizer, 40)
+    made.about = {"databases": {}, "serialisation": "compact", "episodes": 1}
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def explainers(
+    shop: Path, model: RelationalModel, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Explainer]:
+    cache, found = tmp_path_factory.mktemp("planted cache"), {}
+    for name in RULES:
+        asker = ZeroShot(model, open_task(open_database(shop), name), cache, ContextConfig())
+        answer = asker.ask("test", "rolling", 256, 0, {"own": in_context(model)})["own"]
+        assert score(asker.task, "test", answer.predictions) > 0.8, (
+            name
+        )  # there is a way to say why
+        found[name] = Explainer(asker, "test", "rolling", 256, 0, ExplainConfig())
+    return found
+
+
+def test_the_planted_path_comes_first(explainers: dict[str, Explainer]) -> None:
+    right = {}
+    for name, rule in RULES.items():
+        tops = [explainers[name].explain(i).signals[0] for i in range(12)]
+        right[name] = np.mean(
+            [(s.path, s.table, s.column) == (rule.path, rule.table, rule.column) for s in tops]
+        )
+    assert np.mean(list(right.values())) >= 0.8, right
+
+
+def test_named_rows_move_answers_more_than_random_ones(explainers: dict[str, Explainer]) -> None:
+    rng, named, random = np.random.default_rng(0), list[float](), list[float]()
+    for name in ("child", "count", "far"):
+        explainer = explainers[name]
+        for i in range(10):
+            signal, asked = explainer.explain(i).signals[0], explainer.ask(i)
+            if not signal.path or not signal.rows:
+                continue
+            rows = explainer.first_row(signal.table) + np.array(signal.rows)
+            every = explainer.situation.all_rows(asked)
+            others = [
+                rng.choice(every, min(rows.size, every.size), replace=False) for _ in range(4)
+            ]
+            answer = explainer.situation.without_rows(asked, [rows[:0], rows, *others])
+            moved = np.abs(answer - answer[0])
+            assert moved[1] == pytest.approx(abs(signal.occluded), abs=1e-5)
+            named.append(moved[1])
+            random.append(moved[2:].mean())
+    assert len(named) > 20
+    assert np.mean(named) > 1.5 * np.mean(random)
+
+
+def test_first_signals_read_as_sentences(explainers: dict[str, Explainer]) -> None:
+    wanted = {
+        "own": r"customers\.income = [\d,]+, (much )?(higher|lower) than usual, (raises|lowers) it",
+        "child": r"orders\.amount of the last \d+ rows by orders\.customer, on average [\d.]+, .*",
+        "count": r"the number of rows of visits by visits\.customer.*, (much )?(more|fewer) than .*",
+        "far": r"products\.price of the \d+ rows by orders\.customer, then orders\.product -> "
+        r"products, on average [\d.]+, (much )?(higher|lower) than usual, (raises|lowers) it",
+    }
+    for name, pattern in wanted.items():
+        found = [explainers[name].explain(i).top_signal for i in range(4)]
+        assert any(re.fullmatch(pattern, words) for words in found), found
