@@ -139,7 +139,6 @@ def count(
     }.get(compiled.task_type, f"({parts.label}) <> 0")
     columns = [
         "any_value(NULL)" if static else parts.time,
-        "count(*)",
         f"count_if({asked})",
         f"count_if({asked} AND NOT ({kept}))",
         f"count_if({asked} AND {kept} AND NOT ({labelled}))",
@@ -150,12 +149,13 @@ def count(
     sql = select(parts, ",\n  ".join(columns), exists) + ("" if static else "\nGROUP BY 1")
     found = run(sql, database, tables_of(compiled.bound), anchors, limits)
     time = anchors[-1:] if static else anchors
-    counted = np.zeros((6, time.size), np.int64)
+    counted = np.zeros((5, time.size), np.int64)
     at = np.zeros(1, np.int64) if static else np.searchsorted(time, _seconds(found.column(0)))
     if time.size and found.num_rows:
-        for i in range(6):
+        for i in range(5):
             counted[i, at] = found.column(i + 1).to_numpy()
-    return Counts(time, *counted)
+    begun = np.sort(database.times(compiled.entity_table))
+    return Counts(time, np.searchsorted(begun, time, side="right"), *counted)
 
 
 def entities(

@@ -11,12 +11,15 @@ from rfm.data.database import Database, Table
 from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Path, Target, Value
 from rfm.data.query.expressions import Scope, bind_condition, bind_value
 from rfm.data.query.keys import find_row, key_of_row
-from rfm.data.query.names import Names, keys, shortest
+from rfm.data.query.names import Names, shortest
+from rfm.data.query.names import keys as spelled_keys
 from rfm.data.query.syntax import (
     ALL,
     Aggregation,
     Column,
+    Constant,
     Expression,
+    Keys,
     Listing,
     Operation,
     Query,
@@ -85,7 +88,7 @@ def _entity(query: Query, names: Names) -> Table:
 def _rows(query: Query, names: Names, entity: Table) -> list[int]:
     """The rows of the entities asked for, each once."""
     rows = []
-    for item in (item for written in query.keys for item in written.items):
+    for item in (item for keys in query.keys for item in _key_constants(keys, names)):
         row = find_row(names.database, entity.name, item.value)
         if row < 0:
             raise names.wrong(
@@ -95,6 +98,21 @@ def _rows(query: Query, names: Names, entity: Table) -> list[int]:
             )
         rows.append(row)
     return list(dict.fromkeys(rows))
+
+
+def _key_constants(keys: Keys, names: Names) -> list[Constant]:
+    if keys.operator.text not in ("=", "IN"):
+        raise names.wrong(
+            f"entities are given with = or IN, not with {keys.operator.text}; a condition stands "
+            "after WHERE",
+            keys.operator.span,
+        )
+    found = []
+    for item in keys.value.items if isinstance(keys.value, Listing) else (keys.value,):
+        if not isinstance(item, Constant) or item.value is None:
+            raise names.wrong("expected the keys of entities, such as (1, 2, 3)", item.span)
+        found.append(item)
+    return found
 
 
 @dataclass(frozen=True)
@@ -124,7 +142,7 @@ def _bind_target(query: Query, names: Names, entity: Table) -> _Bound:
         table,
         entity,
         first.span,
-        lambda path: f"an aggregation with VIA {keys(path)}",
+        lambda path: f"an aggregation with VIA {spelled_keys(path)}",
     )
     value = bind_value(target, Scope(names, table, table, "static"))
     _check_static(value, names)
@@ -150,7 +168,7 @@ def _child(columns: list[Column], names: Names, entity: Table) -> tuple[Table, C
                 f"each of these; write FOR EACH {table.name}.{table.primary_key}",
                 column.span,
             )
-        names.path(table, entity, column.span, keys)
+        names.path(table, entity, column.span, spelled_keys)
     return None
 
 

@@ -117,25 +117,16 @@ class _Syntax(Transformer_NonRecursive):  # type: ignore[type-arg]
             clauses.get("assuming", ()),
         )
 
-    def ranking(self, meta: Meta, children: list[Token]) -> Ranking:
-        numbers = [_integer(c) for c in children if c.type == "INT"]
+    def ranking(self, meta: Meta, children: list[Any]) -> Ranking:
+        numbers = [c for c in children if isinstance(c, int)]
         return Ranking(_span(meta), str(children[0]).upper(), sum(numbers))  # type: ignore[arg-type]
+
+    def number(self, meta: Meta, children: list[Token]) -> int:
+        return _integer(children[-1]) * (-1 if len(children) > 1 else 1)
 
     def keys(self, meta: Meta, children: list[Any]) -> Keys:
         operator, value = children
-        span = _span(meta)
-        if _operator(operator) not in ("=", "IN"):
-            raise _Wrong(
-                f"entities are given with = or IN, not with {operator}; for a condition write "
-                "WHERE before it",
-                _span(operator),
-            )
-        items = []
-        for item in value.items if isinstance(value, Listing) else (value,):
-            if not isinstance(item, Constant) or item.value is None:
-                raise _Wrong("expected the keys of entities, such as (1, 2, 3)", item.span)
-            items.append(item)
-        return Keys(span, tuple(items))
+        return Keys(_span(meta), Name(_operator(operator), _span(operator)), value)
 
     def where(self, meta: Meta, children: list[Any]) -> tuple[str, Expression]:
         return ("where", children[0])

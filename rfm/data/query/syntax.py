@@ -127,7 +127,8 @@ class Keys:
     """``= 5`` or ``IN (5, 6)``: the entities to be predicted."""
 
     span: Span
-    items: tuple[Constant, ...]
+    operator: Name
+    value: Expression
 
 
 @dataclass(frozen=True)

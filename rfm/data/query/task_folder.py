@@ -47,8 +47,9 @@ def write_task(
     seed: int = 0,
     limits: Limits = LIMITS,
 ) -> Written:
-    """Write ``folder/tasks/<name>/{manifest.yaml,train,val,test.parquet}``; equal questions of equal
-    data have equal names, and what is there already is kept.
+    """Write ``folder/tasks/<name>/{manifest.yaml,train,val,test.parquet}``.
+
+    Equal questions of equal data have equal names; what is there already is kept.
 
     Static targets of tables with times are split by the time of each row (train up to the
     validation timestamp, test after the test timestamp), those of tables without times at random:
@@ -72,8 +73,8 @@ def write_task(
     for split, rows in found.items():
         if len(rows) == 0:
             raise ValueError(
-                f"{split} has no labelled rows: {rows.counts.words()}; ask about more entities or "
-                "a longer window"
+                f"{split} has no labelled rows: {rows.counts.words()}; ask about more entities, "
+                "a longer window, or at more times (num_eval_timestamps)"
             )
     tables = {name: database.fingerprint(name) for name in tables_of(compiled.bound)}
     spelled = {split: t.tolist() for split, t in times.items()}
