@@ -20,6 +20,7 @@ from rfm.data.importing.names import (
 )
 from rfm.data.importing.profile import ColumnFacts, Facts, TableFacts
 
+_SURE_NAME = 0.9  # from this score on a name is as good as a declaration
 _LOOKS_SAME = 0.04  # scores closer than that are a draw
 _SELF = {"parent", "reply to", "report to", "manager", "supervisor", "boss", "previous", "next"}
 _SELF |= {"referred by", "referrer", "predecessor", "successor", "superior", "root", "replaced by"}
@@ -61,9 +62,14 @@ class LinkInference:
     ) -> None:
         self._facts, self._tables, self._keys, self._stems = facts, tables, keys, stems
 
-    def infer(self, known: Mapping[tuple[str, str], str]) -> list[LinkGuess]:
-        """All that can be told; `known` are (table, column) -> parent that are decided already
-        (empty parent: not a foreign key)."""
+    def infer(self, known: Mapping[tuple[str, str], str], only_sure: bool) -> list[LinkGuess]:
+        """All that can be told.
+
+        Args:
+            known: (table, column) -> parent that are decided already (empty: not a foreign key).
+            only_sure: take only what the names leave no doubt of, and report the rest: for a
+                source that declares foreign keys, which has most likely declared them all.
+        """
         guesses: list[LinkGuess] = []
         roles: list[tuple[TableFacts, ColumnFacts]] = []
         for table in self._tables.values():
@@ -72,19 +78,19 @@ class LinkInference:
                     continue
                 if column.name == self._keys.get(table.name) or column.sort in ("boolean", "time"):
                     continue
-                found = self._by_name(table, column)
+                found = self._by_name(table, column, only_sure)
                 if found is not None:
                     guesses.append(found)
                 elif self._is_role(column):
                     roles.append((table, column))
         decided = {**known, **{(g.table, g.column): g.parent for g in guesses if g.parent}}
         for table, column in roles:
-            found = self._by_values(table, column, decided)
+            found = None if only_sure else self._by_values(table, column, decided)
             if found is not None:
                 guesses.append(found)
         return guesses
 
-    def _by_name(self, table: TableFacts, column: ColumnFacts) -> LinkGuess | None:
+    def _by_name(self, table: TableFacts, column: ColumnFacts, only_sure: bool) -> LinkGuess | None:
         candidates = sorted(
             (
                 candidate
@@ -100,7 +106,7 @@ class LinkInference:
             trouble = self._values_refuse(table, column, candidate)
             (refused if trouble else checked).append((candidate, trouble))
         if not checked:
-            strong = [(c, trouble) for c, trouble in refused if c.score >= 0.9]
+            strong = [(c, trouble) for c, trouble in refused if c.score >= _SURE_NAME]
             if not strong:
                 return None
             candidate, trouble = strong[0]
@@ -111,6 +117,9 @@ class LinkInference:
         if len(draws) > 1:
             reason = f"may point at {' or '.join(draws)}: the names fit alike"
             return LinkGuess(table.name, column.name, "", reason, tuple(draws))
+        if only_sure and best.score < _SURE_NAME:
+            reason = f"{best.why}, but other foreign keys are declared and this is not"
+            return LinkGuess(table.name, column.name, "", reason, (best.parent,))
         return LinkGuess(table.name, column.name, best.parent, best.why)
 
     def _named(self, table: TableFacts, column: ColumnFacts, parent: str, key: str) -> _Candidate:
@@ -160,7 +169,7 @@ class LinkInference:
         if not parent.staged.whole:
             return ""  # the first rows of the parent tell nothing
         values, found, _, _ = self._facts.contained(table.path, [column.at], parent.path, [key.at])
-        if found < (_SURE if score >= 0.9 else _LIKELY) * values or not found:
+        if found < (_SURE if score >= _SURE_NAME else _LIKELY) * values or not found:
             return f"only {found} of its {values} values are keys of {parent.name}"
         return ""
 

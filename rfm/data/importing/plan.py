@@ -103,7 +103,7 @@ def make_plan(
         tables,
         {t: columns[0] for t, columns in keys.columns.items() if len(columns) == 1},
         stems,
-    ).infer(known)
+    ).infer(known, only_sure=any(declared.values()))
     plans = {}
     for name, table in tables.items():
         said = overrides.get(name, TableOverride())
