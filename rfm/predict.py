@@ -179,16 +179,17 @@ def _backtest(config: PredictConfig, model: RelationalModel, answers: Answers) -
 def _balance(answers: Answers) -> pd.DataFrame:
     """Per past anchor time how many examples there are, and what they are like."""
     counts, task = answers.posed.counts, answers.posed.task
+    frame: pd.DataFrame = pd.DataFrame()
     if is_static(answers.posed.compiled):
-        return pd.DataFrame()
-    columns = {"time": counts.time.astype("datetime64[s]"), "labelled": counts.labelled}
+        return frame
+    frame["time"], frame["labelled"] = counts.time.astype("datetime64[s]"), counts.labelled
     if task.task_type == "binary_classification":
-        columns["positives"] = counts.positive
+        frame["positives"] = counts.positive
     elif task.task_type == "regression":
         rows = task.rows("train")
         means = pd.Series(rows.label[:, 0]).groupby(rows.time).mean()
-        columns["mean"] = means.reindex(counts.time).to_numpy()
-    return pd.DataFrame(columns)
+        frame["mean"] = means.reindex(counts.time).to_numpy()
+    return frame
 
 
 def _about(config: PredictConfig, model: RelationalModel) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rfm.data.query import CompiledQuery, compile_text
 from rfm.data.questions import QuestionSampler
 from rfm.data.task_rows import Ints
 from rfm.eval.asking import open_tuned, schema_seen, seen_before
-from rfm.eval.posing import Posed, anchor_time, pose
+from rfm.eval.posing import Posed, anchor_time, as_of, pose
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.zero_shot import (
     ContextConfig,
@@ -75,10 +75,11 @@ def ask_query(
         QueryError: for a query that cannot be read.
         ValueError: see ``pose`` and ``ask``.
     """
-    compiled = compile_text(query, database)
-    moment = anchor_time(compiled, database, at)
+    moment = anchor_time(compile_text(query, database), database, at)
+    seen = as_of(database, moment)
+    compiled = compile_text(query, seen)
     classes = tuple(model.about["finetuned"]["classes"]) if has_learnt(model, compiled) else ()
-    return ask(model, pose(compiled, database, moment, entities, classes), config)
+    return ask(model, pose(compiled, seen, moment, entities, classes), config)
 
 
 def has_learnt(model: RelationalModel, compiled: CompiledQuery) -> bool:
@@ -96,7 +97,8 @@ def ask(model: RelationalModel, posed: Posed, config: AskConfig) -> Answers:
     """
     task = posed.task
     if has_learnt(model, posed.compiled):
-        sampler = open_tuned(model, task, config.cache)
+        name = model.about["finetuned"]["task"].partition("/")[2]  # of a table that it has read
+        sampler = open_tuned(model, replace(task, name=name), config.cache)
         value = predict(model, ask_all(sampler, sampler.ask(["test"], "rolling")))
         around = model.about["finetuned"]["around"]
         value = np.concatenate([value, *(value + off for off in around)], axis=1)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from rfm.data.database import Database
-from rfm.data.query import CompiledQuery, Labels, labels
+from rfm.data.query import CompiledQuery, Labels, compile_text, labels
 from rfm.data.task_rows import Ints, TaskType, class_name
 from rfm.eval.ask import ANCHOR, AskConfig, answer_frame, ask, listed
-from rfm.eval.posing import Posed, earlier_anchors, is_static, pose, pose_rows, shown_time
+from rfm.eval.posing import Posed, as_of, earlier_anchors, is_static, pose, pose_rows, shown_time
 from rfm.eval.report_numbers import LABEL, known, scores, scores_by_time
 from rfm.nn.model import RelationalModel
 
@@ -58,9 +58,10 @@ def backtest(
         ValueError: if the query can be asked at none of them.
     """
     if is_static(compiled):
-        found = labels(compiled, database, [at])
-        posed = pose_rows(compiled, database, at, _held_out(found, config.seed), found, {})
-        frames = [_compared(model, posed, database, found, config)]
+        seen = as_of(database, at)
+        found = labels(compiled, seen, [at])
+        posed = pose_rows(compiled, seen, at, _held_out(found, config.seed), found, {})
+        frames = [_compared(model, posed, found, config)]
     else:
         frames = _at_anchors(model, compiled, database, (at, anchors), config)
     frame = pd.concat(frames, ignore_index=True)
@@ -78,9 +79,10 @@ def _at_anchors(
     at, anchors = when
     for time in earlier_anchors(compiled, database, at)[:anchors].tolist():
         try:
-            posed = pose(compiled, database, time)
-            truth = labels(compiled, database, [time])
-            frames.append(_compared(model, posed, database, truth, config))
+            seen = as_of(database, time)
+            posed = pose(compile_text(compiled.text, seen), seen, time)
+            truth = labels(posed.compiled, database, [time])
+            frames.append(_compared(model, posed, truth, config))
         except ValueError as error:
             failures.append(f"{shown_time(time)}: {error}")
     if not frames:
@@ -101,12 +103,12 @@ def _held_out(found: Labels, seed: int) -> Ints:
 
 
 def _compared(
-    model: RelationalModel, posed: Posed, database: Database, truth: Labels, config: AskConfig
+    model: RelationalModel, posed: Posed, truth: Labels, config: AskConfig
 ) -> pd.DataFrame:
     """Answers with what came to pass."""
     compiled, values = posed.compiled, truth.label.to_pylist()
     if compiled.task_type == "recommendation":
-        values = listed(database, compiled.destination_table, values)
+        values = listed(posed.task.database, compiled.destination_table, values)
     elif compiled.task_type == "multiclass_classification":
         values = [class_name(value) for value in values]
     frame = answer_frame(ask(model, posed, config))

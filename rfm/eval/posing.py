@@ -42,6 +42,15 @@ class Posed:
     left_out: Mapping[Any, str]
 
 
+def as_of(database: Database, at: int) -> Database:
+    """A database with the timestamps that an anchor (unix seconds) goes with: statistics and kinds
+    stay those of the training period, unless the anchor lies within it."""
+    val, test = min(database.val_timestamp, at), max(database.test_timestamp, at)
+    if (val, test) == (database.val_timestamp, database.test_timestamp):
+        return database
+    return replace(database, val_timestamp=val, test_timestamp=test)
+
+
 def pose(
     compiled: CompiledQuery,
     database: Database,
@@ -51,6 +60,7 @@ def pose(
 ) -> Posed:
     """
     Args:
+        compiled, database: both ``as_of`` the anchor time.
         at: the anchor time, unix seconds; nothing later is seen.
         keys: of the entities to be asked about; none: those that the query names, or all (of a
             static target: those without a value).
@@ -64,10 +74,15 @@ def pose(
     if is_static(compiled) and not len(keys) and not compiled.bound.rows:
         rows = np.setdiff1d(rows, past.entity)
     if not rows.size:
-        why = _why(asked) or ": every value is known" * bool(asked.row.size)
+        if asked.row.size:
+            raise ValueError(
+                f"nobody to ask about: no value of {compiled.target_column} is missing at "
+                f"{shown_time(at)}; name those to be asked about all the same (entities=, or FOR "
+                f"{compiled.entity_table}.{compiled.entity_column} IN (...))"
+            )
         raise ValueError(
             f"nobody to ask about at {shown_time(at)}: no row of {compiled.entity_table} is there "
-            f"by then and fits the query{why}"
+            f"by then and fits the query{_why(asked)}"
         )
     return pose_rows(compiled, database, at, rows, past, asked.left_out, classes)
 
@@ -91,10 +106,15 @@ def pose_rows(
     if not entity.size:
         raise ValueError(
             f"no label is known by {shown_time(at)}: {past.counts.words()}; ask at a later time "
-            "(at=), or about a shorter window"
+            "(at=), or about more entities"
         )
     task = _as_task(compiled, database, at, (entity, time, label), rows, classes)
     return Posed(compiled, task, at, past.counts, left_out)
+
+
+def plain_name(compiled: CompiledQuery) -> str:
+    """What a query's table of labels is called, which a model reads: words alone."""
+    return compiled.name.rpartition("-")[0]
 
 
 def is_static(compiled: CompiledQuery) -> bool:
@@ -138,10 +158,19 @@ def past_labels(compiled: CompiledQuery, database: Database, at: int) -> Labels:
 
 
 def earlier_anchors(compiled: CompiledQuery, database: Database, at: int) -> Ints:
-    """Anchor times whose labels are known by ``at``, latest first; one, even if it is before the
-    first row."""
+    """Anchor times whose labels are known by ``at``, latest first.
+
+    Raises:
+        ValueError: if there is none since the first row.
+    """
     step = max(compiled.timedelta, 1)
-    count = max(1, min(MOST_ANCHORS, (at - database.first_time) // step))
+    count = min(MOST_ANCHORS, (at - database.first_time) // step)
+    if count < 1:
+        raise ValueError(
+            f"no label is known by {shown_time(at)}: the first row of {database.name} is of "
+            f"{shown_time(database.first_time)}, and labels are known {pd.Timedelta(step, 's')} "
+            "after they are asked for; ask at a later time (at=), or about a shorter window"
+        )
     return at - step * np.arange(1, count + 1, dtype=np.int64)
 
 
@@ -162,20 +191,15 @@ def _as_task(
     rows: Ints,
     classes: Sequence[str],
 ) -> Task:
-    """Statistics stay those of the training period, unless the anchor lies within it."""
-    seen = replace(
-        database,
-        val_timestamp=min(database.val_timestamp, at),
-        test_timestamp=max(database.test_timestamp, at),
-    )
     entity, time, label = past
     if compiled.task_type == "multiclass_classification" and not classes:
         classes = class_names(label.to_pandas())
     nothing, asked = np.zeros(0, dtype=np.int64), np.full(rows.size, at, dtype=np.int64)
+    name = plain_name(compiled)
     return Task(
-        name=compiled.name,
-        folder=database.folder / "tasks" / compiled.name,
-        database=seen,
+        name=name,
+        folder=database.folder / "tasks" / name,
+        database=database,
         task_type=compiled.task_type,
         kind=compiled.kind,
         entity_table=compiled.entity_table,

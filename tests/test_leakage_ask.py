@@ -1,0 +1,133 @@
+"""Answers to queries know nothing later than their anchor time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rfm.data.database import Database, open_database
+from rfm.data.query import compile_text
+from rfm.eval.ask import AskConfig
+from rfm.eval.posing import anchor_time, as_of, pose
+from rfm.model import RelationalModel
+from tests.answering import BUYS, CITY, QUERIES, open_answering, small_config
+from tests.noise import replace_rows_after
+
+
+@pytest.fixture(scope="module")
+def model(
+    tmp_path_factory: pytest.TempPathFactory, task_shop: Path, task_cache: Path
+) -> RelationalModel:
+    return open_answering(task_shop, task_cache, tmp_path_factory.mktemp("answering"))
+
+
+@pytest.fixture(scope="module")
+def config(task_cache: Path) -> AskConfig:
+    return small_config(task_cache)
+
+
+@pytest.fixture(scope="module", params=["2019-11-01", "2020-10-01"], ids=["early", "late"])
+def noisy(
+    request: pytest.FixtureRequest, task_shop: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Database, Database]:
+    """An anchor time, before the validation timestamp or after test; the shop, and the same with
+    noise in place of all that is later."""
+    folder = tmp_path_factory.mktemp("noisy") / "shop"
+    assert replace_rows_after(task_shop, folder, request.param) > 20
+    return request.param, open_database(task_shop), open_database(folder)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_the_future_changes_no_answer(
+    model: RelationalModel,
+    config: AskConfig,
+    noisy: tuple[str, Database, Database],
+    name: str,
+) -> None:
+    at, shop, noise = noisy
+    keys = [3, 5, 8] if name == "city" else []
+    known, other = (
+        model.predict(database, QUERIES[name], at=at, entities=keys, config=config)
+        for database in (shop, noise)
+    )
+    pd.testing.assert_frame_equal(known, other)
+
+
+def signals(explanation: dict[str, Any]) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """Weight and change by occlusion of all that is said, up to rounding."""
+    return {
+        (one["path"], one["column"], one["words"]): (one["weight"], one["occluded"])
+        for one in explanation["signals"]
+    }
+
+
+@pytest.mark.parametrize("name", ["buys", "spend"])
+def test_the_future_changes_no_explanation_and_no_backtest(
+    model: RelationalModel,
+    config: AskConfig,
+    noisy: tuple[str, Database, Database],
+    name: str,
+) -> None:
+    at, shop, noise = noisy
+    explained = [
+        model.predict(d, QUERIES[name], at=at, entities=[1, 4], explain=True, config=config)
+        for d in (shop, noise)
+    ]
+    assert explained[0].top_signal.str.len().gt(0).all()
+    assert explained[0].top_signal.tolist() == explained[1].top_signal.tolist()
+    known, other = ([signals(one) for one in frame.explanation] for frame in explained)
+    for own, its in zip(known, other, strict=True):
+        assert own.keys() == its.keys()
+        np.testing.assert_allclose(list(own.values()), list(its.values()), atol=1e-4)
+    past = [
+        model.evaluate(d, QUERIES[name], at=at, anchors=2, config=config) for d in (shop, noise)
+    ]
+    pd.testing.assert_frame_equal(past[0].frame, past[1].frame)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_examples_are_known_by_the_anchor(task_shop: Path, name: str) -> None:
+    database = open_database(task_shop)
+    at = anchor_time(compile_text(QUERIES[name], database), database, "2020-10-01")
+    seen = as_of(database, at)
+    keys = [2, 7] if name == "city" else []
+    posed = pose(compile_text(QUERIES[name], seen), seen, at, keys)
+    train, test = posed.task.rows("train"), posed.task.rows("test")
+    assert len(train) > 0
+    assert (train.time + posed.task.timedelta <= at).all()
+    assert (test.time == at).all()
+    assert not test.labelled.any()
+    if name == "city":
+        assert not np.isin(test.entity, train.entity).any()
+
+
+def test_a_static_value_is_hidden_wherever_the_model_looks(task_shop: Path) -> None:
+    database = open_database(task_shop)
+    at = anchor_time(compile_text(CITY, database), database, None)
+    posed = pose(compile_text(CITY, database), as_of(database, at), at, [1])
+    assert ("customers", "city") in posed.task.hidden
+
+
+def test_statistics_are_of_rows_until_the_anchor(task_shop: Path) -> None:
+    database = open_database(task_shop)
+    early, late = database.val_timestamp - 86_400, database.test_timestamp + 86_400
+    assert as_of(database, early).val_timestamp == early
+    assert as_of(database, late).val_timestamp == database.val_timestamp
+    assert as_of(database, late).test_timestamp == late
+
+
+def test_a_label_known_too_late_would_be_noticed(
+    model: RelationalModel, config: AskConfig, task_shop: Path, tmp_path: Path
+) -> None:
+    """The same noise one window earlier does change answers: the tests above can fail."""
+    folder = tmp_path / "shop"
+    replace_rows_after(task_shop, folder, "2020-09-01")
+    known, other = (
+        model.predict(open_database(f), BUYS, at="2020-10-01", config=config)
+        for f in (task_shop, folder)
+    )
+    assert not np.allclose(known.prediction, other.prediction)
