@@ -161,6 +161,51 @@ def test_self_reference_and_roles(tmp_path: Path) -> None:
     }
 
 
+def test_columns_that_are_marked_as_their_tables(tmp_path: Path) -> None:
+    """The names of TPC-H."""
+    customers, orders = np.arange(300) + 1, np.arange(1500) * 4 + 1
+    done = infer(
+        tmp_path,
+        {
+            "region": {"r_regionkey": np.arange(5), "r_name": ["x"] * 5, "r_comment": ["x"] * 5},
+            "nation": {
+                "n_nationkey": np.arange(25),
+                "n_name": ["x"] * 25,
+                "n_regionkey": among(np.arange(5), 25),
+            },
+            "customer": {
+                "c_custkey": customers,
+                "c_nationkey": among(np.arange(25), 300),
+                "c_acctbal": among(np.arange(300), 300) / 7,
+            },
+            "orders": {
+                "o_orderkey": orders,
+                "o_custkey": among(customers, 1500),
+                "o_orderdate": pd.date_range("1992-01-01", periods=1500),
+                "o_shippriority": [0] * 1500,
+            },
+            "lineitem": {
+                "l_orderkey": among(orders, 4000),
+                "l_linenumber": among(np.arange(7), 4000),
+                "l_commitdate": pd.date_range("1992-01-01", periods=4000, freq="h"),
+            },
+        },
+    )
+    assert keys(done) == {
+        "region": "r_regionkey",
+        "nation": "n_nationkey",
+        "customer": "c_custkey",
+        "orders": "o_orderkey",
+        "lineitem": "",
+    }
+    assert links(done) == {
+        "nation.n_regionkey": "region",
+        "customer.c_nationkey": "nation",
+        "orders.o_custkey": "customer",
+        "lineitem.l_orderkey": "orders",
+    }
+
+
 def test_one_table_for_the_details_of_another(tmp_path: Path) -> None:
     n = 60
     done = infer(

@@ -29,6 +29,7 @@ _SURE, _LIKELY = 0.9, 0.98  # least share of values among the keys, by how sure 
 _ROLE_REACH = 0.95  # how far into the parent's keys the values of a role must reach
 _ROLE_VALUES = 10  # different values below which a coincidence is likely
 _CALENDAR = {"year", "month", "week", "day", "quarter", "hour", "date"}  # numbered, but no rows
+_MUCH_THE_SAME = 0.8  # of the values that either of two columns has
 _SPARSE = 10  # keys this much sparser than a count are hit by chance hardly ever
 
 
@@ -81,7 +82,7 @@ class LinkInference:
                 found = self._by_name(table, column, only_sure)
                 if found is not None:
                     guesses.append(found)
-                elif self._is_role(column):
+                elif self._is_role(table, column):
                     roles.append((table, column))
         decided = {**known, **{(g.table, g.column): g.parent for g in guesses if g.parent}}
         for table, column in roles:
@@ -124,8 +125,9 @@ class LinkInference:
 
     def _named(self, table: TableFacts, column: ColumnFacts, parent: str, key: str) -> _Candidate:
         """What the names say: 1 is the parent's key by its own name, 0 nothing."""
-        body, ending = split_id(column.name, list(self._stems.values()))
-        noun, parts, theirs = head(body), stem(column.name), self._stems[parent]
+        plain, key = table.plain[column.name], self._tables[parent].plain[key]
+        body, ending = split_id(plain, list(self._stems.values()))
+        noun, parts, theirs = head(body), stem(plain), self._stems[parent]
         key_parts, (key_body, _) = stem(key), split_id(key, list(self._stems.values()))
         other_owns = any(s == noun for n, s in self._stems.items() if n != parent)
         if parent == table.name:
@@ -157,7 +159,7 @@ class LinkInference:
         """Why the values speak against a candidate; empty where they do not."""
         parent = self._tables[candidate.parent]
         key, score = parent.columns[self._keys[candidate.parent]], candidate.score
-        ending = split_id(column.name, list(self._stems.values()))[1]
+        ending = split_id(table.plain[column.name], list(self._stems.values()))[1]
         if not ending and score < 0.95:
             if column.distinct <= 2 and column.sort != "text" and column.high <= 1:
                 return "0 and 1 are rather yes and no"
@@ -173,9 +175,9 @@ class LinkInference:
             return f"only {found} of its {values} values are keys of {parent.name}"
         return ""
 
-    def _is_role(self, column: ColumnFacts) -> bool:
+    def _is_role(self, table: TableFacts, column: ColumnFacts) -> bool:
         """Whether a column calls itself a key, of what it does not say: winner_id."""
-        body, ending = split_id(column.name)
+        body, ending = split_id(table.plain[column.name])
         if not body or body[-1] in _CALENDAR:
             return False
         return ending in STRONG_ID_WORDS and column.sort in ("integer", "text")
@@ -204,6 +206,8 @@ class LinkInference:
                 parent in siblings and self._like_sibling(table, column, parent, decided)
             ):
                 fits.append(parent)
+        if len(fits) > 1:  # keys of one end just where the values do, those of others go on
+            fits = [p for p in fits if self._ends_alike(column, p)] or fits
         if len(fits) == 1:
             reason = f"calls itself a key, and its values are {fits[0]}'s keys from end to end"
             return LinkGuess(table.name, column.name, fits[0], reason)
@@ -224,6 +228,10 @@ class LinkInference:
         reach = (column.high - key.low + 1) / span
         return reach >= _ROLE_REACH and column.distinct >= min(0.2 * parent.rows, 100)
 
+    def _ends_alike(self, column: ColumnFacts, parent: str) -> bool:
+        key = self._tables[parent].columns[self._keys[parent]]
+        return bool(column.high == key.high) and column.distinct >= 0.5 * key.rows
+
     def _like_sibling(
         self,
         table: TableFacts,
@@ -235,7 +243,8 @@ class LinkInference:
         if column.distinct < _ROLE_VALUES:
             return False
         return any(
-            self._facts.overlap(table.path, column.at, table.path, table.columns[c].at) >= 0.5
+            self._facts.overlap(table.path, column.at, table.path, table.columns[c].at)
+            >= _MUCH_THE_SAME
             for (t, c), p in decided.items()
             if t == table.name and p == parent and c in table.columns
         )

@@ -10,8 +10,22 @@ from collections.abc import Sequence
 
 from rfm.data.schema import words
 
-ID_WORDS = {"id", "key", "code", "no", "nr", "num", "number", "ref", "fk", "pk", "uuid", "guid"}
-STRONG_ID_WORDS = {"id", "key", "fk", "uuid", "guid"}
+ID_WORDS = {
+    "id",
+    "key",
+    "code",
+    "no",
+    "nr",
+    "num",
+    "number",
+    "ref",
+    "fk",
+    "sk",
+    "pk",
+    "uuid",
+    "guid",
+}
+STRONG_ID_WORDS = {"id", "key", "fk", "sk", "uuid", "guid"}
 # what may follow the noun in a role: player_out_id, station_from_id
 _PARTICLES = {"in", "out", "on", "off", "from", "to", "by", "via", "a", "b", "x", "y", "old", "new"}
 _PARTICLES |= {"first", "second", "start", "end", "source", "target", "origin", "destination"}
@@ -67,11 +81,24 @@ def split_id(name: str, tables: Sequence[tuple[str, ...]] = ()) -> tuple[tuple[s
         return (), parts[0]
     if len(parts) == 1:
         joined = {"".join(t) for t in tables}
-        for ending in ("id", "key", "code", "no", "fk"):
-            head = parts[0].removesuffix(ending)
-            if head != parts[0] and (head in joined or singular(head) in joined):
-                return (singular(head),), ending
+        for ending in ("id", "key", "code", "no", "fk", "sk"):
+            before = parts[0].removesuffix(ending)
+            if before == parts[0]:
+                continue
+            short = len(before) >= 4 and any(abbreviates(before, table) for table in joined)
+            if before in joined or singular(before) in joined or short:
+                return (singular(before),), ending
     return parts, ""
+
+
+def unmarked(columns: Sequence[str]) -> dict[str, str]:
+    """Per column its name without a short prefix that all of them have: `l_orderkey` in a table
+    of lines says `orderkey`, and `l` whose it is."""
+    prefix = columns[0].partition("_")[0] + "_" if columns else ""
+    marked = all(column.startswith(prefix) and column != prefix for column in columns)
+    if len(columns) < 3 or not 2 <= len(prefix) <= 5 or not marked:
+        return {column: column for column in columns}
+    return {column: column.removeprefix(prefix) for column in columns}
 
 
 def head(parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def _score(
     stems: Mapping[str, tuple[str, ...]],
 ) -> tuple[float, str]:
     own = stems[table.name]
-    body, ending = split_id(column.name, list(stems.values()))
+    body, ending = split_id(table.plain[column.name], list(stems.values()))
     others = [name for name, s in stems.items() if s == body and name != table.name]
     if body != own and others and ending:
         return 0.0, f"{column.name} is named for table {others[0]}"
@@ -71,7 +71,9 @@ def _score(
         for other in tables.values()
         if other.name != table.name
         for c in other.columns.values()
-        if stem(c.name) == stem(column.name) and not c.unique and c.sort == column.sort
+        if stem(other.plain[c.name]) == stem(table.plain[column.name])
+        and not c.unique
+        and c.sort == column.sort
     ]
     if elsewhere and not set(body) & _DESCRIPTIONS:
         return 0.6, f"{column.name} comes back in {elsewhere[0]}"

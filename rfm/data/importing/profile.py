@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
 
+from rfm.data.importing.names import unmarked
 from rfm.data.importing.stage import Staged
 
 Sort = Literal["integer", "real", "text", "boolean", "time"]
@@ -55,6 +57,11 @@ class TableFacts:
     @property
     def rows(self) -> int:
         return self.staged.rows
+
+    @cached_property
+    def plain(self) -> Mapping[str, str]:
+        """Per column its name without what marks all columns as this table's."""
+        return unmarked(list(self.columns))
 
     @property
     def path(self) -> Path:
