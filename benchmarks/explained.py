@@ -12,9 +12,9 @@ labels nor the foreign key to those rows), where the rule reads something else.
 An explanation is right to name what the rule reads only if the answer comes of it. So beside the
 share of all questions stand two others: of questions that are *answered*, in tasks with a test
 AUROC of at least ``worth``, about entities of which the rule says something (the half whose
-log-odds are furthest from the mean); and of tasks in which the rule's place is *read*: at least half
-of what the answers know beyond chance (AUROC - 0.5) is lost when the columns that the rule reads are
-hidden.
+log-odds are furthest from the mean); and of tasks in which the rule's place is *read*: at least
+half of what the answers know beyond chance (AUROC - 0.5) is lost when the columns that the rule
+reads are hidden.
 
 Then the rows that first signals name are deleted, and as many others that the question knew of.
 """
@@ -39,6 +39,7 @@ from benchmarks.planted import PlantedConfig, planted_tasks
 from rfm.config import run_command, setting
 from rfm.data.tasks import Task
 from rfm.eval.explain import ExplainConfig, Explainer, Explanation, Signal
+from rfm.eval.explain_occlusion import Asked
 from rfm.eval.predictions import score
 from rfm.eval.zero_shot import ContextConfig, ZeroShot, in_context
 from rfm.files import default_cache, publish
@@ -145,14 +146,14 @@ def explain_some(
     start = time.perf_counter()
     explainer = Explainer(asker, "test", "rolling", config.context, 0, config.explain)
     begun = time.perf_counter()
-    found = [explainer.explain(int(i)) for i in at]
+    found = explainer.explain(at.tolist())
     taken = begun - start + (time.perf_counter() - begun) / at.size * 10
     paths, columns = planted_paths(task, truth)
     past = past_paths(task, truth)
     rows = []
-    for i, one in zip(at, found, strict=True):
+    for i, one, asked in zip(at, found, explainer.ask(at.tolist()), strict=True):
         beside = [s for s in one.signals if (s.path, s.table) not in past]
-        named, random, deleted = delete_rows(explainer, int(i), one, rng)
+        named, random, deleted = delete_rows(explainer, asked, one, rng)
         top = one.signals[0]
         rows.append(
             {
@@ -176,11 +177,11 @@ def _stands_in(signal: Signal, columns: set[str]) -> bool:
 
 
 def delete_rows(
-    explainer: Explainer, at: int, found: Explanation, rng: np.random.Generator
+    explainer: Explainer, asked: Asked, found: Explanation, rng: np.random.Generator
 ) -> tuple[float, float, int]:
     """How far the answer moves without the rows that the first signal with any names; without as
     many of all rows that the question knew of, the mean of four draws; and how many these are."""
-    situation, asked = explainer.situation, explainer.ask(at)
+    situation = explainer.situation
     every = situation.all_rows(asked)
     for signal in found.signals:
         if signal.path and signal.rows:

@@ -48,13 +48,14 @@ def test_no_row_is_named_that_a_question_may_not_see(
     explainer = Explainer(asker, "test", regime, 24, 0, SOME)
     graph, named = explainer.situation.laid.store.graph, 0
     cutoffs = asker.task.cutoffs("test", regime)
-    for i in range(0, min(30, len(cutoffs)), 5):
-        for signal in explainer.explain(i).signals:
+    at = range(0, min(30, len(cutoffs)), 5)
+    for i, one, asked in zip(at, explainer.explain(at), explainer.ask(at), strict=True):
+        for signal in one.signals:
             rows = explainer.first_row(signal.table) + np.array(signal.rows, dtype=np.int64)
             late = np.asarray(graph.row_time[rows]) > cutoffs[i]
             assert not late.any() or not signal.path  # a question's entity may come later itself
             named += rows.size if signal.path else 0
-        every = explainer.situation.all_rows(explainer.ask(i))
+        every = explainer.situation.all_rows(asked)
         assert (np.asarray(graph.row_time[every]) <= cutoffs[i]).all()
     assert named > 10
 

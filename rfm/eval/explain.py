@@ -12,28 +12,30 @@ question is asked again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from rfm.config import setting
-from rfm.data.batch import EpisodeBatch
 from rfm.data.hidden import NOTHING
 from rfm.data.laid import LaidTask
 from rfm.data.serialise import TokenIds
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime
 from rfm.eval.explain_occlusion import Asked, Situation
-from rfm.eval.explain_rows import QUESTION, EdgePath, Layout, MeanStates, SomeRows, walk
+from rfm.eval.explain_parts import Key, Looked, Part, split_moves
+from rfm.eval.explain_rows import QUESTION, Layout, MeanStates, SomeRows
 from rfm.eval.explain_words import Facts, path_words, say, table_at
 from rfm.eval.zero_shot import ZeroShot, ZeroShotRecommendation
-from rfm.nn.attribution import HeadMoves, split_by_head, split_by_rows
+from rfm.nn.attribution import HeadMoves, split_by_head
 from rfm.nn.backbone import Rows
 from rfm.nn.in_context import Examined
 from rfm.nn.modes import evaluating
+
+_AT_ONCE = 32  # questions
 
 
 @dataclass(frozen=True)
@@ -97,22 +99,6 @@ class Explanation:
         return found if known else {**found, "answer": None, "baseline": None}
 
 
-@dataclass(eq=False)
-class _Part:
-    """What is said of one column at the end of one path: by numbers told (which, and how much each
-    moved the score), and by states."""
-
-    told: dict[int, float] = field(default_factory=dict)
-    states: float = 0.0
-
-    @property
-    def moved(self) -> float:
-        return sum(self.told.values()) + self.states
-
-
-Parts = dict[tuple[EdgePath, int], _Part]
-
-
 class Explainer:
     """Explains answers to the rows of one split, from the same examples as ``ZeroShot.ask``."""
 
@@ -165,118 +151,139 @@ class Explainer:
             parts.append(model.examine(batch, model.backbone.relate(batch, rows)))
         return Examined.join(parts), places
 
-    def ask(self, at: int) -> Asked:
-        """Row ``at`` of the split as a question."""
-        asker = self.asker
-        number = int(asker.number(self.split)[at])
-        cutoff = int(asker.task.cutoffs(self.split, self.regime)[at])
-        entity = int(asker.rows.entity[number])
-        asked = Asked(number, cutoff, entity, int(asker.asked.classes == 2))
-        if asker.asked.classes <= 2:
-            return asked
-        with torch.no_grad(), evaluating(asker.model):
-            seen = self._see(asked)[0]
-            both = [shown.followed_by(seen) for shown in self.situation.shown]
-            chance = torch.stack([asker.model.in_context(one).softmax(1) for one in both])
-        return replace(asked, chosen=int(chance.mean(0).argmax(1)))
-
     def first_row(self, table: str) -> int:
         """The global row of row 0 of a table, the task's own included."""
         store = self.situation.laid.store
         number = next(t for t, one in enumerate(store.tables) if one.name == table)
         return int(store.graph.table_start[number])
 
-    def _see(self, asked: Asked) -> tuple[Examined, EpisodeBatch, Rows]:
-        model = self.asker.model
-        batch = self.situation.laid.batch(*asked.times(1), 0, 0)
-        batch = batch.to(next(model.parameters()).device)
-        rows = model.backbone.encode(batch)
-        return model.examine(batch, model.backbone.relate(batch, rows)), batch, rows
-
-    def explain(self, at: int) -> Explanation:
-        """Of row ``at`` of the split."""
+    def explain(self, at: Sequence[int]) -> tuple[Explanation, ...]:
+        """Of rows ``at`` of the split."""
         with evaluating(self.asker.model):
-            asked = self.ask(at)
-            moves, parts = self._split(asked)
-            signals = self._signals(asked, parts)
-        names = self.asker.task.classes
-        return Explanation(
-            entity=asked.entity,
-            time=int(self.asker.rows.time[asked.number]),
-            answer=self._raw(moves.score),
-            baseline=self._raw(moves.baseline),
-            chosen=names[asked.chosen] if names else "",
-            signals=signals,
-        )
+            parts = [self._explain(at[i : i + _AT_ONCE]) for i in range(0, len(at), _AT_ONCE)]
+        return tuple(one for part in parts for one in part)
 
-    def _raw(self, score: Tensor) -> float:
-        """A chance of log-odds [1], or a number in the task's unit of a number [1]."""
-        if self.asker.asked.classes:
-            return float(score.sigmoid()[0])
-        center, unit = self.asker.unit(self.split)
-        return float(score[0]) * unit + center
+    def ask(self, at: Sequence[int]) -> list[Asked]:
+        """Rows ``at`` of the split as questions."""
+        with torch.no_grad(), evaluating(self.asker.model):
+            return [one.asked for one in self._look(at)[0]]
 
-    def _split(self, asked: Asked) -> tuple[HeadMoves, Parts]:
-        """What moved the score of an answer, by path and column."""
+    def _look(self, at: Sequence[int]) -> tuple[list[Looked], Examined]:
+        """The questions as the backbone, and as the head, sees them; with the classes chosen."""
+        asker, model, looked, parts = self.asker, self.asker.model, list[Looked](), []
+        cutoffs = asker.task.cutoffs(self.split, self.regime)
+        for number, cutoff in zip(asker.number(self.split)[at], cutoffs[at], strict=True):
+            asked = Asked(int(number), int(cutoff), int(asker.rows.entity[number]), 0)
+            batch = self.situation.laid.batch(*asked.times(1), 0, 0)
+            batch = batch.to(next(model.parameters()).device)
+            rows = model.backbone.encode(batch)
+            parts.append(model.examine(batch, model.backbone.relate(batch, rows)))
+            looked.append(Looked(asked, batch, rows))
+        seen = Examined.join(parts)
+        chosen = self.situation.choose(seen)
+        looked = [
+            replace(one, asked=replace(one.asked, chosen=own))
+            for one, own in zip(looked, chosen.tolist(), strict=True)
+        ]
+        return looked, seen
+
+    def _explain(self, at: Sequence[int]) -> list[Explanation]:
         situation, model = self.situation, self.asker.model
         with torch.no_grad():
-            seen, batch, rows = self._see(asked)
-        chosen = torch.tensor([asked.chosen], device=seen.told.device)
-        each = [
-            split_by_head(model, shown, seen, chosen, self.config.points)
-            for shown in situation.shown
-        ]
-        moves = HeadMoves.mean(each)
-        parts: Parts = {}
-        for f, (subject, moved) in enumerate(
-            zip(situation.laid.told.subjects, moves.told[0].tolist(), strict=True)
-        ):
-            parts.setdefault(subject, _Part()).told[f] = moved
-        for key, moved in self._by_rows(asked, moves, batch, rows).items():
-            parts.setdefault(key, _Part()).states += moved
-        return moves, parts
-
-    def _by_rows(
-        self, asked: Asked, moves: HeadMoves, batch: EpisodeBatch, rows: Rows
-    ) -> dict[tuple[EdgePath, int], float]:
-        """What the states moved, shared out among rows (column -1) and cells."""
-        laid = self.situation.laid
-        seen = laid.sample(*asked.times(1), 0, 0, NOTHING)[1]
-        layout, paths = Layout.of(laid, batch, rows, seen), walk(seen)
-        pull = (moves.state_pull, moves.expected_pull)
-        of_row, of_cell = split_by_rows(
-            self.asker.model, batch, rows, self.means.like(layout, rows), pull
+            looked, seen = self._look(at)
+        chosen = torch.tensor([one.asked.chosen for one in looked], device=seen.told.device)
+        moves = HeadMoves.mean(
+            [
+                split_by_head(model, shown, seen, chosen, self.config.points)
+                for shown in situation.shown
+            ]
         )
-        at = {int(u): path for u, path in zip(batch.row.tolist(), paths, strict=True)}
-        found: dict[tuple[EdgePath, int], float] = {}
-        for u, moved in enumerate(of_row.tolist()):
-            found[at[u], -1] = found.get((at[u], -1), 0.0) + moved
-        for u, c, moved in zip(
-            rows.cells.row.tolist(), layout.column.tolist(), of_cell.tolist(), strict=True
-        ):
-            found[at[u], c] = found.get((at[u], c), 0.0) + moved
-        total = sum(abs(moved) for moved in found.values())
-        whole = abs(float(moves.state[0] + moves.expected[0]))
-        return {key: moved * whole / max(total, 1e-12) for key, moved in found.items()}
+        with torch.no_grad():
+            answer = self._raw(situation.read(seen, chosen))
+        score = moves.baseline.sigmoid() if seen.classes else moves.baseline
+        baseline = self._raw(score.double().cpu().numpy())
+        parts = [
+            split_moves(model, situation.laid, self.means, one, moves, i)
+            for i, one in enumerate(looked)
+        ]
+        strong = [self._strongest(own) for own in parts]
+        named = [
+            {key: situation.name_rows(one.asked, *key) for key in keys}
+            for one, keys in zip(looked, strong, strict=True)
+        ]
+        changed = self._occlude([one.asked for one in looked], answer, named)
+        names = self.asker.task.classes
+        return [
+            Explanation(
+                entity=one.asked.entity,
+                time=int(self.asker.rows.time[one.asked.number]),
+                answer=float(answer[i]),
+                baseline=float(baseline[i]),
+                chosen=names[one.asked.chosen] if names else "",
+                signals=self._signals(one.asked, parts[i], named[i], changed[i]),
+            )
+            for i, one in enumerate(looked)
+        ]
 
-    def _signals(self, asked: Asked, parts: Parts) -> tuple[Signal, ...]:
-        order = sorted(parts, key=lambda key: -abs(parts[key].moved))[: self.config.signals]
-        named = {key: self.situation.name_rows(asked, *key) for key in order}
-        changed = self._occlude(asked, order[: self.config.checked], named)
+    def _raw(self, value: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Chances as they are; numbers in the task's unit."""
+        if self.asker.asked.classes:
+            return value
+        center, unit = self.asker.unit(self.split)
+        return value * unit + center
+
+    def _strongest(self, parts: dict[Key, Part]) -> list[Key]:
+        return sorted(parts, key=lambda key: -abs(parts[key].moved))[: self.config.signals]
+
+    def _occlude(
+        self,
+        asked: Sequence[Asked],
+        answer: npt.NDArray[np.float64],
+        named: Sequence[dict[Key, Ints]],
+    ) -> list[dict[Key, float]]:
+        """By how much each answer changes if rows, or cells of the entity, were not there."""
+        situation, which, parts = self.situation, list[tuple[int, Key]](), list[Examined]()
+        for i, (one, own) in enumerate(zip(asked, named, strict=True)):
+            keys = list(own)[: self.config.checked]
+            deleted = [key for key in keys if own[key].size]
+            if deleted:
+                parts.append(situation.see_without_rows(one, [own[key] for key in deleted]))
+            nulled = [key for key in keys if key[0] == () and key[1] >= 0]
+            parts += [situation.see_without_cell(one, column) for _, column in nulled]
+            which += [(i, key) for key in [*deleted, *nulled]]
+        found: list[dict[Key, float]] = [{} for _ in asked]
+        if not parts:
+            return found
+        seen = Examined.join(parts)
+        chosen = torch.tensor([asked[i].chosen for i, _ in which], device=seen.told.device)
+        with torch.no_grad():
+            value = self._raw(situation.read(seen, chosen))
+        for (i, key), changed in zip(which, value, strict=True):
+            found[i][key] = float(changed - answer[i])
+        return found
+
+    def _signals(
+        self,
+        asked: Asked,
+        parts: dict[Key, Part],
+        named: dict[Key, Ints],
+        changed: dict[Key, float],
+    ) -> tuple[Signal, ...]:
         total = max(sum(abs(part.moved) for part in parts.values()), 1e-12)
         facts = Facts.of(self.asker, self.situation, asked, self.asker.unit(self.split))
         return tuple(
-            self._signal(facts, key, parts[key], total, named[key], changed) for key in order
+            self._signal(facts, key, parts[key], total, rows, changed)
+            for key, rows in named.items()
         )
 
     def _signal(
         self,
         facts: Facts,
-        key: tuple[EdgePath, int],
-        part: _Part,
+        key: Key,
+        part: Part,
         total: float,
         rows: Ints,
-        changed: dict[tuple[EdgePath, int], float],
+        changed: dict[Key, float],
     ) -> Signal:
         path, column = key
         laid = self.situation.laid
@@ -293,22 +300,6 @@ class Explainer:
             checked=key in changed,
             words=say(facts, path, column, rows, part.told, part.moved),
         )
-
-    def _occlude(
-        self,
-        asked: Asked,
-        keys: Sequence[tuple[EdgePath, int]],
-        named: dict[tuple[EdgePath, int], Ints],
-    ) -> dict[tuple[EdgePath, int], float]:
-        """By how much the answer changes if the rows, or the entity's cells, were not there."""
-        unit = 1.0 if self.asker.asked.classes else self.asker.unit(self.split)[1]
-        deleted = [key for key in keys if named[key].size]
-        nulled = [key for key in keys if key[0] == () and key[1] >= 0]
-        hidden = [np.zeros(0, np.int64), *(named[key] for key in deleted)]
-        answer = self.situation.without_rows(asked, hidden)
-        other = self.situation.without_cells(asked, [column for _, column in nulled])
-        found = zip([*deleted, *nulled], [*answer[1:], *other], strict=True)
-        return {key: float(value - answer[0]) * unit for key, value in found}
 
 
 def explain(
@@ -333,5 +324,4 @@ def explain(
         return tuple(
             Explanation(int(rows.entity[i]), int(rows.time[i]), nan, nan, "", (), note) for i in at
         )
-    explainer = Explainer(asker, split, regime, context, seed, config)
-    return tuple(explainer.explain(int(i)) for i in at)
+    return Explainer(asker, split, regime, context, seed, config).explain(at.tolist())

@@ -47,6 +47,14 @@ class Situation:
     rows: SomeRows
     shown: tuple[Examined, ...]
 
+    def choose(self, asked: Examined) -> Tensor:
+        """[Q] the classes whose chances are looked at: the second of two, the likeliest of several;
+        0 of numbers."""
+        if asked.classes <= 2:
+            return torch.full_like(asked.told[:, 0], float(asked.classes == 2)).long()
+        logits = [self.model.in_context(shown.followed_by(asked)) for shown in self.shown]
+        return torch.stack([one.softmax(1) for one in logits]).mean(0).argmax(1)
+
     def read(self, asked: Examined, chosen: Tensor) -> npt.NDArray[np.float64]:
         """[Q] chances of the chosen classes [Q], or means of numbers; averaged over draws."""
         found = []
@@ -60,32 +68,32 @@ class Situation:
     def without_rows(self, asked: Asked, hidden: Sequence[Ints]) -> npt.NDArray[np.float64]:
         """[V] answers to a question if each time some global rows were not there, for the question
         itself and what it is told of (the examples keep theirs)."""
-        found = [np.zeros(0)]
+        seen = self.see_without_rows(asked, hidden)
+        return self.read(seen, torch.full_like(seen.told[:, 0], asked.chosen).long())
+
+    @torch.no_grad()
+    def see_without_rows(self, asked: Asked, hidden: Sequence[Ints]) -> Examined:
+        """The same questions [V], as the head sees them."""
+        parts = []
         for start in range(0, len(hidden), _AT_ONCE):
             some = Hidden.of(hidden[start : start + _AT_ONCE])
             number, cutoff = asked.times(some.ptr.size - 1)
-            batch = self.laid.batch(number, cutoff, 0, 0, some)
-            found.append(self._ask(batch, asked))
-        return np.concatenate(found)
+            parts.append(self._examine(self.laid.batch(number, cutoff, 0, 0, some)))
+        return Examined.join(parts)
 
     @torch.no_grad()
-    def without_cells(self, asked: Asked, columns: Sequence[int]) -> npt.NDArray[np.float64]:
-        """[V] answers to a question if each time one cell of its entity were null."""
+    def see_without_cell(self, asked: Asked, column: int) -> Examined:
+        """A question [1] if one cell of its entity were null, as the head sees it."""
         first = int(self.laid.store.graph.table_start[self.laid.task.entity_table])
-        found = np.zeros(len(columns))
-        for i, column in enumerate(columns):
-            laid = self.laid.reading(self.rows.without(first + asked.entity, column), 0)
-            batch = laid.batch(*asked.times(1), 0, 0)
-            told = batch.told.clone()
-            told[:, [subject == ((), column) for subject in laid.told.subjects]] = 0  # as of a null
-            found[i] = self._ask(replace(batch, told=told), asked)[0]
-        return found
+        laid = self.laid.reading(self.rows.without(first + asked.entity, column), 0)
+        batch = laid.batch(*asked.times(1), 0, 0)
+        told = batch.told.clone()
+        told[:, [subject == ((), column) for subject in laid.told.subjects]] = 0  # as of a null
+        return self._examine(replace(batch, told=told))
 
-    def _ask(self, batch: EpisodeBatch, asked: Asked) -> npt.NDArray[np.float64]:
+    def _examine(self, batch: EpisodeBatch) -> Examined:
         batch = batch.to(next(self.model.parameters()).device)
-        seen = self.model.examine(batch, self.model.backbone(batch))
-        chosen = torch.full((batch.num_seeds,), asked.chosen, device=seen.told.device)
-        return self.read(seen, chosen)
+        return self.model.examine(batch, self.model.backbone(batch))
 
     def name_rows(self, asked: Asked, path: EdgePath, column: int) -> Ints:
         """Global rows, at most ``MOST``, the latest first, at the end of a path from the entity: of

@@ -14,6 +14,7 @@ from rfm.data.hidden import NOTHING
 from rfm.data.serialise import value_features
 from rfm.data.tasks import Regime
 from rfm.eval.explain import ExplainConfig, Explainer, explain
+from rfm.eval.explain_parts import split_moves
 from rfm.eval.explain_rows import LABEL, QUESTION, Layout, walk
 from rfm.eval.explain_words import path_words, table_at
 from rfm.eval.zero_shot import ZeroShot, in_context, open_zero_shot
@@ -72,8 +73,9 @@ def test_what_moved_an_answer_adds_up(
     for name in ("buys", "tier", "spend"):
         asker = opened(model, task_shop, task_cache, name)
         explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
-        seen = explainer._see(explainer.ask(0))[0]
-        chosen, shown = torch.tensor([explainer.ask(0).chosen]), explainer.situation.shown[0]
+        with torch.no_grad():
+            looked, seen = explainer._look([0])
+        chosen, shown = torch.tensor([looked[0].asked.chosen]), explainer.situation.shown[0]
         moves = split_by_head(model, shown, seen, chosen, 64)
         total = moves.told.sum() + moves.state.sum() + moves.expected.sum()
         torch.testing.assert_close(
@@ -89,10 +91,13 @@ def test_states_are_shared_out_among_rows_and_cells(
 ) -> None:
     asker = opened(model, task_shop, task_cache, "spend")
     explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
-    asked = explainer.ask(1)
-    moves, parts = explainer._split(asked)
+    with torch.no_grad():
+        looked, seen = explainer._look([0, 1])
+    situation, chosen = explainer.situation, torch.zeros(2, dtype=torch.int64)
+    moves = split_by_head(model, situation.shown[0], seen, chosen, 4)
+    parts = split_moves(model, situation.laid, explainer.means, looked[1], moves, 1)
     shared = sum(abs(part.states) for part in parts.values())
-    assert shared == pytest.approx(abs(float(moves.state + moves.expected)), rel=1e-4)
+    assert shared == pytest.approx(abs(float(moves.state[1] + moves.expected[1])), rel=1e-4)
     columns = {key for key, part in parts.items() if part.states and key[1] >= 0}
     assert len(columns) > 5
     assert any(part.states and key == ((), -1) for key, part in parts.items())
@@ -104,7 +109,7 @@ def test_cells_and_paths_are_where_they_are_said_to_be(
 ) -> None:
     asker = opened(model, task_shop, task_cache, "buys", cached)
     explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
-    laid, asked = explainer.situation.laid, explainer.ask(2)
+    laid, (asked,) = explainer.situation.laid, explainer.ask([2])
     seen = laid.sample(*asked.times(1), 0, 0, NOTHING)[1]
     batch = laid.batch(*asked.times(1), 0, 0)
     with torch.no_grad():
@@ -132,11 +137,11 @@ def test_what_is_deleted_changes_answers_as_a_database_without_it(
 ) -> None:
     asker = opened(model, task_shop, task_cache, "buys")
     explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
-    asked, situation = explainer.ask(0), explainer.situation
+    (asked,), situation = explainer.ask([0]), explainer.situation
     every = situation.all_rows(asked)
     assert every.size > 5
     whole, none = situation.without_rows(asked, [every[:0], every])
-    assert whole == pytest.approx(explainer.explain(0).answer, abs=1e-5)
+    assert whole == pytest.approx(explainer.explain([0])[0].answer, abs=1e-5)
     assert abs(whole - none) > 1e-3
     batch = situation.laid.batch(*asked.times(1), 0, 0)
     left = situation.laid.sample(*asked.times(1), 0, 0, NOTHING)[1]
@@ -158,10 +163,11 @@ def test_a_cell_out_of_sight_is_as_a_null(
     ) == {(0, filled[0])}
     np.testing.assert_array_equal(whole.state[1], less.state[1])
     assert np.abs(whole.state[0] - less.state[0]).max() > 1e-3
-    asked = explainer.ask(0)
+    (asked,), chosen = explainer.ask([0]), torch.ones(1, dtype=torch.int64)
     answer = explainer.situation.without_rows(asked, [np.zeros(0, np.int64)])[0]
-    other = explainer.situation.without_cells(asked, filled.tolist())
-    assert np.abs(other - answer).max() > 1e-5
+    other = explainer.situation.see_without_cell(asked, int(filled[0]))
+    with torch.no_grad():
+        assert abs(explainer.situation.read(other, chosen)[0] - answer) > 1e-6
 
 
 def test_the_cache_hardly_matters_and_draws_are_averaged(
