@@ -1,0 +1,166 @@
+"""The ``rfm`` command: import, describe, predict, as typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from rfm.__main__ import keyed, main
+from tests.answering import BUYS, SPEND, save_answering
+from tests.shop import shop_tables
+
+pytestmark = pytest.mark.usefixtures("no_trace")
+SMALL = ["ask.ask.children=4", "ask.ask.history=6", "ask.ask.max_rows=40", "ask.context=24"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, task_shop: Path, task_cache: Path) -> Path:
+    return save_answering(task_shop, task_cache, tmp_path_factory.mktemp("answering"))
+
+
+@pytest.fixture(scope="module")
+def csv_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shop as a folder of CSV files, its customers by letters."""
+    folder = tmp_path_factory.mktemp("files") / "corner shop"
+    folder.mkdir()
+    tables = shop_tables()
+    letters = pd.Series([f"C{i:02d}" for i in range(12)])
+    for name, frame in tables.items():
+        for column in ("customer", "gift_to", "referred_by", "id" if name == "customers" else ""):
+            if column in frame:
+                frame[column] = frame[column].map(letters)
+        frame = frame.rename(columns={"id": f"{name.rstrip('s')}_id"})
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    """What the command says at last."""
+    main(words)
+    said: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return said
+
+
+def test_from_files_to_predictions(
+    csv_shop: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RFM_CACHE", str(tmp_path / "cache"))
+    folder, out, page = tmp_path / "shop", tmp_path / "answers.parquet", tmp_path / "page.html"
+    shown = run(capsys, "import", str(csv_shop), f"out={folder}", "--dry-run")
+    assert shown["out"] is None
+    assert not folder.exists()
+    done = run(capsys, "import", str(csv_shop), f"out={folder}")
+    assert done["out"] == str(folder)
+    assert done["tables"] == 5
+    described = run(capsys, "describe", str(folder))
+    assert described["rows"] == done["rows"]
+    query = BUYS.replace("customers.id", "customers.customer_id")
+    asked = [f"checkpoint={checkpoint}", f"database={folder}", f"out={out}", *SMALL]
+    said = run(capsys, "predict", query, *asked, "explain=true", f"report={page}", "backtest=2")
+    frame = pd.read_parquet(out)
+    assert said["rows"] == len(frame) == 12
+    assert said["examples"] == 24
+    assert frame.customer_id.tolist() == [f"C{i:02d}" for i in range(12)]
+    assert frame.prediction.between(0, 1).all()
+    assert frame.top_signal.str.len().gt(0).all()
+    first = json.loads(frame.explanation[0])
+    assert first["signals"][0]["words"] == frame.top_signal[0]
+    text = page.read_text()
+    assert "C07" in text
+    assert "AUROC" in text
+    some = run(capsys, "predict", query, *asked, "entities=[C07,C02]", "at=2020-11-01")
+    assert some["rows"] == 2
+    assert some["anchor_time"] == "2020-11-01"
+    assert pd.read_parquet(out).customer_id.tolist() == ["C07", "C02"]
+
+
+def test_a_file_is_imported_when_it_is_asked(
+    csv_shop: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RFM_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "answers.csv"
+    query = SPEND.replace("customers.id", "customers.customer_id")
+    asked = [f"checkpoint={checkpoint}", f"database={csv_shop}", f"out={out}", *SMALL]
+    said = run(capsys, "predict", query, *asked)
+    assert said["task_type"] == "regression"
+    assert list(pd.read_csv(out)) == ["customer_id", "anchor_time", "prediction", "low", "high"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predikt"], "no command 'predikt'; did you mean 'predict'"),
+        (["predict", "PREDICT COUNT(orders.*, 0, 30) FOR"], "rfm predict: "),
+        (
+            ["predict", "x", "out=a.txt", "checkpoint=a", "database=b"],
+            "wanted a .parquet or a .csv",
+        ),
+        (["import", "nowhere", "out=nowhere else"], "source=nowhere: no such file or folder"),
+        (["describe"], "database"),
+    ],
+)
+def test_what_is_not_understood(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_a_query_that_cannot_be_read_is_pointed_at(
+    task_shop: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "answers.csv"
+    query = BUYS.replace("orders.*", "ordres.*")
+    with pytest.raises(SystemExit):
+        main(["predict", query, f"checkpoint={checkpoint}", f"database={task_shop}", f"out={out}"])
+    error = capsys.readouterr().err
+    assert "did you mean 'orders'" in error
+    lines = error.splitlines()
+    at = next(i for i, line in enumerate(lines) if "ordres.*" in line and "PREDICT" in line)
+    assert lines[at + 1].index("^") == lines[at].index("ordres")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_the_commands_are_listed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == (0 if words else 2)
+    shown = capsys.readouterr().out
+    assert all(f"rfm {name}" in shown for name in ("import", "describe", "predict"))
+
+
+@pytest.mark.parametrize("command", ["import", "describe", "predict"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert f"usage: rfm {command}" in capsys.readouterr().out
+
+
+def test_a_first_word_without_a_key_has_that_of_the_command() -> None:
+    url = "postgresql://me@here/shop?sslmode=require"
+    assert keyed([url, "out=a", "--dry-run"], "source") == [
+        f"source={url}",
+        "out=a",
+        "dry_run=true",
+    ]
+    query = "PREDICT a.b = 1 FOR EACH a.c"
+    assert keyed([query], "query") == [f"query={query}"]
+    assert keyed(["out=a", "word"], "source") == ["out=a", "word"]

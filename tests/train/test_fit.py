@@ -1,0 +1,104 @@
+"""A model that was fitted to a query answers it by a head of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rfm.data.database import Database, open_database
+from rfm.data.questions import QuestionConfig
+from rfm.eval.ask import AskConfig
+from rfm.model import RelationalModel
+from rfm.train.finetuner import TuneConfig
+from rfm.train.fit import FitConfig
+from rfm.train.optim import OptimConfig
+from tests.answering import BUYS, NEXT, SPEND, STATUS, open_answering, small_config
+
+pytestmark = pytest.mark.usefixtures("no_trace")
+FIT = FitConfig(
+    question=QuestionConfig(
+        children=4, history=6, max_rows=20, max_tokens=32, size=8, eval_size=40
+    ),
+    tune=TuneConfig(val_every=2),
+    optim=OptimConfig(steps=4, lr=1e-3, warmup=1, ema=0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def model(
+    tmp_path_factory: pytest.TempPathFactory, task_shop: Path, task_cache: Path
+) -> RelationalModel:
+    return open_answering(task_shop, task_cache, tmp_path_factory.mktemp("answering"))
+
+
+@pytest.fixture(scope="module")
+def shop(task_shop: Path) -> Database:
+    return open_database(task_shop)
+
+
+@pytest.fixture(scope="module")
+def config(task_cache: Path) -> AskConfig:
+    return small_config(task_cache)
+
+
+@pytest.mark.parametrize(
+    "query", [BUYS, SPEND, STATUS, NEXT], ids=["buys", "spend", "status", "next"]
+)
+def test_a_fitted_model_answers_by_its_head(
+    model: RelationalModel, shop: Database, config: AskConfig, query: str, tmp_path: Path
+) -> None:
+    tuned = model.fit(shop, query, config=FIT, ask=config)
+    assert len(tuned.heads) == 1
+    assert len(model.heads) == 0  # the model itself is as it was
+    frame = tuned.predict(shop, query, config=config)
+    before = model.predict(shop, query, config=config)
+    assert list(frame) == list(before)
+    assert not frame.equals(before)
+    tuned.save_pretrained(tmp_path)
+    again = RelationalModel.from_pretrained(tmp_path).predict(shop, query, config=config)
+    pd.testing.assert_frame_equal(again, frame)
+    some = tuned.predict(shop, query, entities=[7], config=config)
+    every = frame.set_index("id")
+    if query == NEXT:
+        assert some.prediction.tolist() == [every.prediction[7]]
+    elif query == STATUS:
+        assert some.prediction.tolist() == [every.prediction[7]]
+        np.testing.assert_allclose(some.probability, [every.probability[7]], atol=1e-4)
+    else:
+        np.testing.assert_allclose(some.prediction, [every.prediction[7]], atol=1e-4)
+    if query == SPEND:
+        assert (frame.low < frame.high).all()
+
+
+def test_other_queries_are_answered_from_examples(
+    model: RelationalModel, shop: Database, config: AskConfig
+) -> None:
+    tuned = model.fit(shop, BUYS, config=FIT, ask=config)
+    other = BUYS.replace("30", "60")
+    pd.testing.assert_frame_equal(
+        tuned.predict(shop, other, config=config), model.predict(shop, other, config=config)
+    )
+    with pytest.raises(ValueError, match="fine-tuned head are not explained"):
+        tuned.predict(shop, BUYS, explain=True, config=config)
+
+
+def test_the_folder_of_the_database_stays_as_it_was(
+    model: RelationalModel, shop: Database, config: AskConfig, tmp_path: Path
+) -> None:
+    def content() -> dict[str, int]:
+        files = [path for path in shop.folder.rglob("*") if path.is_file()]
+        return {str(path): path.stat().st_mtime_ns for path in files}
+
+    before = content()
+    model.fit(shop, BUYS, config=FIT, ask=replace(config, cache=tmp_path))
+    assert content() == before
+
+
+def test_too_few_labels(model: RelationalModel, shop: Database, config: AskConfig) -> None:
+    never = BUYS.replace("> 0", "> 1000")
+    with pytest.raises(ValueError, match="every label is 0, so that AUROC"):
+        model.fit(shop, never, config=FIT, ask=config)
