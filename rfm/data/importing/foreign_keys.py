@@ -20,6 +20,7 @@ from rfm.data.importing.names import (
 )
 from rfm.data.importing.profile import ColumnFacts, Facts, TableFacts
 
+_LOOKUPS = {"type", "code", "lookup", "master", "list"}  # kind_id points at kind_type
 _SURE_NAME = 0.9  # from this score on a name is as good as a declaration
 _LOOKS_SAME = 0.04  # scores closer than that are a draw
 _SELF = {"parent", "reply to", "report to", "manager", "supervisor", "boss", "previous", "next"}
@@ -149,7 +150,10 @@ class LinkInference:
             return _Candidate(score, parent, f"ends as {parent}'s key {key}")
         if ending and noun and theirs[-len(noun) :] == noun:
             return _Candidate(0.6, parent, f"{parent} ends with it")
-        if noun and len(noun) == 1 and abbreviates(noun[0], "".join(theirs)):
+        if ending and noun and theirs[:-1] == noun and theirs[-1] in _LOOKUPS:
+            return _Candidate(0.6, parent, f"{parent} lists them")
+        # movie is no short form of movie_info, which is about movies
+        if len(noun) == 1 and noun[0] not in theirs and abbreviates(noun[0], "".join(theirs)):
             whole = theirs[0].startswith(noun[0]) and len(noun[0]) >= 4
             score = 0.55 if ending else 0.4 if whole else 0.0
             return _Candidate(score, parent, f"{noun[0]} is short for {parent}")

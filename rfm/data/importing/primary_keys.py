@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rfm.data.importing.names import STRONG_ID_WORDS, ends_with, split_id, stem
+from rfm.data.importing.names import STRONG_ID_WORDS, abbreviates, ends_with, split_id, stem
 from rfm.data.importing.profile import ColumnFacts, TableFacts
 
 _ENOUGH = 0.6
@@ -53,6 +53,8 @@ def _score(
     own = stems[table.name]
     body, ending = split_id(table.plain[column.name], list(stems.values()))
     others = [name for name, s in stems.items() if s == body and name != table.name]
+    if len(body) == 1 and not abbreviates(body[0], "".join(own)):
+        others += [name for name, s in stems.items() if abbreviates(body[0], "".join(s))]
     if body != own and others and ending:
         return 0.0, f"{column.name} is named for table {others[0]}"
     if not body and ending in STRONG_ID_WORDS:
