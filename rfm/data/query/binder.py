@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from rfm.data.database import Database, Table
 from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Path, Target, Value
 from rfm.data.query.expressions import Scope, bind_condition, bind_value
-from rfm.data.query.keys import find_row, key_of_row
+from rfm.data.query.keys import find_row, key_of_row, key_parts
 from rfm.data.query.names import Names, shortest
 from rfm.data.query.names import keys as spelled_keys
 from rfm.data.query.syntax import (
@@ -19,10 +19,10 @@ from rfm.data.query.syntax import (
     Column,
     Constant,
     Expression,
-    Keys,
     Listing,
     Operation,
     Query,
+    Span,
 )
 
 DEFAULT_TOP = 10
@@ -79,7 +79,7 @@ def _entity(query: Query, names: Names) -> Table:
         names.column(table, column.column)
     if column.column.text != key:
         raise names.wrong(
-            f"entities are given by the primary key of their table, {table.name}.{key}",
+            f"entities are given by the primary key of their table; write {table.name}.{key}",
             column.column.span,
         )
     return table
@@ -88,30 +88,39 @@ def _entity(query: Query, names: Names) -> Table:
 def _rows(query: Query, names: Names, entity: Table) -> list[int]:
     """The rows of the entities asked for, each once."""
     rows = []
-    for item in (item for keys in query.keys for item in _key_constants(keys, names)):
-        row = find_row(names.database, entity.name, item.value)
-        if row < 0:
+    for keys in query.keys:
+        if keys.operator.text not in ("=", "IN"):
             raise names.wrong(
-                f"{entity.name} has no row with the key {item.value!r}; its keys are such as "
-                f"{key_of_row(names.database, entity.name, 0)!r}",
-                item.span,
+                f"entities are given with = or IN, not with {keys.operator.text}; a condition "
+                "stands after WHERE",
+                keys.operator.span,
             )
-        rows.append(row)
+        for key, span in _keys(keys.value, names, entity):
+            row = find_row(names.database, entity.name, key)
+            if row < 0:
+                raise names.wrong(
+                    f"{entity.name} has no row with the key {key!r}; its keys are such as "
+                    f"{key_of_row(names.database, entity.name, 0)!r}",
+                    span,
+                )
+            rows.append(row)
     return list(dict.fromkeys(rows))
 
 
-def _key_constants(keys: Keys, names: Names) -> list[Constant]:
-    if keys.operator.text not in ("=", "IN"):
-        raise names.wrong(
-            f"entities are given with = or IN, not with {keys.operator.text}; a condition stands "
-            "after WHERE",
-            keys.operator.span,
-        )
-    found = []
-    for item in keys.value.items if isinstance(keys.value, Listing) else (keys.value,):
-        if not isinstance(item, Constant) or item.value is None:
-            raise names.wrong("expected the keys of entities, such as (1, 2, 3)", item.span)
-        found.append(item)
+def _keys(value: Expression, names: Names, entity: Table) -> list[tuple[Any, Span]]:
+    """The keys that are listed; those of several columns are lists themselves."""
+    parts = key_parts(names.database, entity.name)
+    items = list(value.items) if isinstance(value, Listing) else [value]
+    if parts > 1 and len(items) == parts and not any(isinstance(i, Listing) for i in items):
+        items = [value]
+    found: list[tuple[Any, Span]] = []
+    for item in items:
+        own = item.items if parts > 1 and isinstance(item, Listing) else (item,)
+        key = [part.value for part in own if isinstance(part, Constant) and part.value is not None]
+        if len(key) != len(own) or len(key) != parts:
+            such = "(1, 2, 3)" if parts == 1 else f"((1, 2), (3, 4)), of {parts} parts each"
+            raise names.wrong(f"expected the keys of entities, such as {such}", item.span)
+        found.append((key[0] if parts == 1 else tuple(key), item.span))
     return found
 
 

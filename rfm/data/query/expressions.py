@@ -278,7 +278,8 @@ def _frame(node: Aggregation, base: Table, scope: Scope) -> Frame:
     start, end, unit = window.start, window.end, window.unit
     if start >= end:
         raise scope.wrong(
-            f"the window ({start:g}, {end}] is empty: it must start before it ends", window
+            f"the window ({start:g}, {end}] is empty; write one that ends later than it starts",
+            window,
         )
     if past and end > 0:
         raise scope.wrong(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -50,11 +51,13 @@ def run(
         )
         connection.register("timestamps", stamps)
         try:
-            for name in dict.fromkeys(tables):
-                path = constant(str(database.tables[name].path))
-                # a path is a pattern to duckdb: a list of files is not
+            for number, name in enumerate(dict.fromkeys(tables)):
+                # a path is a pattern to duckdb, which the name of a link is not
+                link = Path(spill) / f"{number}.parquet"
+                link.symlink_to(database.tables[name].path.resolve())
                 connection.execute(
-                    f"CREATE VIEW {identifier(name)} AS SELECT * FROM read_parquet([{path}])"
+                    f"CREATE VIEW {identifier(name)} AS SELECT * FROM "
+                    f"read_parquet({constant(str(link))})"
                 )
             return connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:

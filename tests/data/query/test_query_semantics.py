@@ -65,7 +65,10 @@ def _some(value: float) -> float | None:
     ("target", "label"),
     [
         ("COUNT(orders.* VIA orders.customer_id, 0, 30, days)", lambda r: float(len(r))),
-        ("COUNT(orders.total VIA orders.customer_id, 0, 30, days)", lambda r: float(r.total.count())),
+        (
+            "COUNT(orders.total VIA orders.customer_id, 0, 30, days)",
+            lambda r: float(r.total.count()),
+        ),
         ("SUM(orders.total VIA orders.customer_id, 0, 30, days)", lambda r: r.total.sum()),
         ("AVG(orders.total VIA orders.customer_id, 0, 30, days)", lambda r: _some(r.total.mean())),
         ("MIN(orders.total VIA orders.customer_id, 0, 30, days)", lambda r: _some(r.total.min())),
@@ -149,7 +152,8 @@ def test_windows(window: str, bounds: tuple[str, str], shop: Database, frames: F
 
 def test_a_window_leaves_its_start_out_and_takes_its_end(tmp_path: Path) -> None:
     frames = shop_frames()
-    at = pd.to_datetime(["2019-06-01", "2019-06-01 00:00:01", "2019-06-11", "2019-06-11 00:00:01"])
+    texts = ["2019-06-01", "2019-06-01 00:00:01", "2019-06-11", "2019-06-11 00:00:01"]
+    at = pd.to_datetime(texts, format="ISO8601")
     frames["visits"] = pd.DataFrame({"at": at, "customer_id": 0})
     frames["customers"]["since"] = pd.Timestamp("2018-01-01")
     shop = write_shop(tmp_path, frames)

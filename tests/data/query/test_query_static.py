@@ -1,0 +1,206 @@
+"""Targets without a window: a cell of the entity, or of its one row in another table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rfm.data.attach import visible_database
+from rfm.data.database import Database, open_database
+from rfm.data.query import CompiledQuery, QueryError, compile_text, entities, labels, write_task
+from rfm.data.task_rows import SPLITS
+from rfm.data.tasks import Task, open_task
+from tests.data.query.made import TEST, VAL, seconds, shop_frames, write_shop
+from tests.folders import write_folder
+
+_POSITIVE = "PREDICT outcomes.result = 'Positive' FOR EACH studies.study_id"
+_KEYS = {
+    "studies": {"pkey": "study_id", "time_col": "begun"},
+    "outcomes": {"pkey": "id", "time_col": "published", "fkeys": {"study": "studies"}},
+}
+
+
+def _studies(count: int = 300) -> dict[str, pd.DataFrame]:
+    """Studies and, of three in four, an outcome within 20 days."""
+    rng = np.random.default_rng(0)
+    begun = pd.Timestamp("2019-01-01") + pd.to_timedelta(np.sort(rng.integers(0, 600, count)), "D")
+    there = np.flatnonzero(rng.random(count) < 0.75)
+    published = begun[there] + pd.to_timedelta(rng.integers(1, 21, there.size), "D")
+    outcomes = pd.DataFrame(
+        {
+            "published": published,
+            "study": there,
+            "result": rng.choice(["Positive", "Negative", None], there.size, p=[0.5, 0.4, 0.1]),
+            "effect": rng.normal(size=there.size),
+        }
+    ).sort_values("published", ignore_index=True)
+    outcomes.insert(0, "id", np.arange(len(outcomes)))
+    return {
+        "studies": pd.DataFrame(
+            {"study_id": np.arange(count), "begun": begun, "arms": rng.integers(1, 5, count)}
+        ),
+        "outcomes": outcomes,
+    }
+
+
+def _open(
+    folder: Path, frames: Mapping[str, pd.DataFrame], keys: Mapping[str, Mapping[str, Any]] = _KEYS
+) -> Database:
+    return open_database(write_folder(folder / "trials", frames, keys, VAL, TEST))
+
+
+def _written(compiled: CompiledQuery, database: Database) -> Task:
+    return open_task(database, write_task(compiled, database, database.folder).path.name)
+
+
+def test_the_one_row_of_a_child(tmp_path: Path) -> None:
+    frames = _studies()
+    database = _open(tmp_path, frames)
+    compiled = compile_text(_POSITIVE, database)
+    assert (compiled.kind, compiled.task_type) == ("external", "binary_classification")
+    end = seconds("2021-01-01")
+    found = labels(compiled, database, [end])
+    known = frames["outcomes"].dropna(subset="result").sort_values("study")
+    assert found.entity.tolist() == sorted(known.study)
+    expected = {s: int(r == "Positive") for s, r in zip(known.study, known.result, strict=True)}
+    got = dict(zip(found.entity.tolist(), found.label.to_pylist(), strict=True))
+    assert got == expected
+    begun = database.times("studies")
+    assert all(time == begun[row] for row, time in zip(found.entity, found.time, strict=True))
+    lag = pd.to_timedelta(compiled.timedelta, "s")
+    late = frames["outcomes"].published - frames["studies"].begun[frames["outcomes"].study].values
+    assert lag == late.max()
+
+
+def test_nothing_of_the_child_is_seen(tmp_path: Path) -> None:
+    """Not its other columns either: they tell how the study went."""
+    database = _open(tmp_path, _studies())
+    task = _written(compile_text(_POSITIVE, database), database)
+    assert set(task.hidden) == {("outcomes", "result"), ("outcomes", "effect")}
+    assert visible_database(task).tables["outcomes"].columns == ("id", "published", "study")
+
+
+def test_splits_by_what_is_known(tmp_path: Path) -> None:
+    frames = _studies()
+    database = _open(tmp_path, frames)
+    task = _written(compile_text(_POSITIVE, database), database)
+    val, test = seconds(VAL), seconds(TEST)
+    published = np.zeros(300, np.int64)
+    published[frames["outcomes"].study] = database.times("outcomes")
+    for split, begin, end in [("train", 0, val), ("val", val, test), ("test", test, 2**40)]:
+        rows = task.rows(split)  # type: ignore[arg-type]
+        assert len(rows) > 10
+        assert (rows.time <= end).all()
+        assert (rows.time > begin).all()
+        assert (published[rows.entity] <= end).all()
+    seen = np.concatenate([task.rows(split).entity for split in SPLITS])
+    assert len(set(seen)) == seen.size
+
+
+def test_a_label_is_not_known_before_its_row(tmp_path: Path) -> None:
+    frames = _studies()
+    database = _open(tmp_path, frames)
+    compiled = compile_text(_POSITIVE, database)
+    at = seconds("2019-06-01")
+    early = labels(compiled, database, [at])
+    published = dict(zip(frames["outcomes"].study, database.times("outcomes"), strict=True))
+    assert len(early) > 10
+    assert all(published[row] <= at for row in early.entity)
+    asked = entities(compiled, database, at)
+    assert asked.row.tolist() == np.flatnonzero(database.times("studies") <= at).tolist()
+
+
+def test_very_late_rows_are_no_labels(tmp_path: Path) -> None:
+    """A label is taken for known ``timedelta`` after its seed time; that cannot be for ever."""
+    frames = _studies()
+    frames["outcomes"].loc[0, "published"] = pd.Timestamp("2030-01-01")
+    database = _open(tmp_path, frames)
+    compiled = compile_text(_POSITIVE, database)
+    assert compiled.timedelta <= seconds(TEST) - seconds(VAL)
+    found = labels(compiled, database, [seconds("2031-01-01")])
+    assert frames["outcomes"].study[0] not in found.entity
+
+
+def test_several_rows_of_a_child_need_an_aggregation(tmp_path: Path) -> None:
+    frames = _studies()
+    twice = frames["outcomes"].iloc[:1].assign(id=len(frames["outcomes"]))
+    frames["outcomes"] = pd.concat([frames["outcomes"], twice], ignore_index=True)
+    database = _open(tmp_path, frames)
+    with pytest.raises(QueryError) as caught:
+        compile_text(_POSITIVE, database)
+    error = caught.value
+    assert _POSITIVE[error.start : error.end] == "outcomes.result"
+    assert f"studies {twice.study[0]} has 2 rows in outcomes" in error.problem
+    before = database.times("outcomes")[50] - 86_400
+    advised = [part.strip() for part in error.problem.split("such as")[1].split(" or ")]
+    for target in advised:
+        text = f"PREDICT {target} FOR EACH studies.study_id"
+        found = labels(compile_text(text, database), database, [before])
+        assert len(found) > 0, target
+
+
+@pytest.mark.parametrize("target", ["arms", "arms > 2"])
+def test_own_columns_are_hidden(target: str, tmp_path: Path) -> None:
+    frames = _studies()
+    database = _open(tmp_path, frames)
+    compiled = compile_text(f"PREDICT studies.{target} FOR EACH studies.study_id", database)
+    task = _written(compiled, database)
+    assert task.kind == ("autocomplete" if target == "arms" else "external")
+    assert task.hidden == (("studies", "arms"),)
+    arms = frames["studies"].arms
+    expected = arms if target == "arms" else (arms > 2).astype(int)
+    begun = database.times("studies")
+    for split in SPLITS:
+        rows = task.rows(split)
+        assert (rows.label[:, 0] == expected[rows.entity]).all()
+        assert (rows.time == begun[rows.entity]).all()
+    assert sum(len(task.rows(split)) for split in SPLITS) == len(arms)
+
+
+def test_a_database_without_times(tmp_path: Path) -> None:
+    """Entities are split at random; the labels of training rows are known as validation begins."""
+    rng = np.random.default_rng(1)
+    frames = {
+        "planes": pd.DataFrame(
+            {"id": np.arange(200), "maker": rng.choice(["A", "B", "C"], 200), "seats": 1.0}
+        ),
+        "seats": pd.DataFrame({"plane": np.arange(200), "wide": rng.random(200) < 0.5}),
+    }
+    keys = {"planes": {"pkey": "id"}, "seats": {"fkeys": {"plane": "planes"}}}
+    database = _open(tmp_path, frames, keys)
+    for target, hidden in [
+        ("planes.maker", ("planes", "maker")),
+        ("seats.wide", ("seats", "wide")),
+    ]:
+        compiled = compile_text(f"PREDICT {target} FOR EACH planes.id", database)
+        assert compiled.hidden == (hidden,)
+        task = _written(compiled, database)
+        sizes = [len(task.rows(split)) for split in SPLITS]
+        assert sizes == [140, 30, 30]
+        entity = np.concatenate([task.rows(split).entity for split in SPLITS])
+        assert sorted(entity) == list(range(200))
+        train, val, test = (set(task.rows(split).time) for split in SPLITS)
+        assert (train, val, test) == ({seconds(VAL) - 1}, {seconds(VAL)}, {seconds(TEST)})
+        asked = entities(compiled, database, seconds(TEST))
+        assert asked.row.tolist() == list(range(200))
+        assert set(asked.time) == {seconds(TEST)}
+
+
+def test_where_of_a_static_target_is_decided_at_its_own_time(tmp_path: Path) -> None:
+    frames = shop_frames()
+    shop = write_shop(tmp_path, frames)
+    text = "PREDICT orders.total > 50 FOR EACH orders.id WHERE customers.city = 'Oslo'"
+    with pytest.raises(QueryError, match="in 2 ways"):
+        compile_text(text, shop)
+    text = text.replace("customers.city", "orders.customer_id -> customers.city")
+    found = labels(compile_text(text, shop), shop, [seconds("2021-01-01")])
+    orders, people = frames["orders"], frames["customers"]
+    owner = people.loc[orders.customer_id].reset_index(drop=True)
+    fits = (owner.city == "Oslo") & (owner.since <= orders["at"]) & orders.total.notna()
+    assert found.entity.tolist() == sorted(np.flatnonzero(fits), key=lambda i: orders["at"][i])
+    assert 0 < fits.sum() < len(orders)
