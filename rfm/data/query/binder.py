@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rfm.data.database import Database, Table
-from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Path, Target, Value
+from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Route, Target, Value
 from rfm.data.query.expressions import Scope, bind_condition, bind_value
 from rfm.data.query.keys import find_row, key_of_row, key_parts
 from rfm.data.query.names import Names, shortest
@@ -129,7 +129,7 @@ class _Bound:
     kind: Target
     value: Value
     child: str
-    via: Path
+    via: Route
 
 
 def _bind_target(query: Query, names: Names, entity: Table) -> _Bound:
@@ -198,7 +198,7 @@ def _check_static(value: Value, names: Names) -> None:
         )
 
 
-def _check_single(target: Expression, column: Column, via: Path, names: Names) -> None:
+def _check_single(target: Expression, column: Column, via: Route, names: Names) -> None:
     """Whether each entity has one row at most in the child table."""
     database = names.database
     rows = np.arange(database.tables[via[0].table].num_rows)

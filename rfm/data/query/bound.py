@@ -22,7 +22,7 @@ class Hop:
     parent: str
 
 
-Path: TypeAlias = tuple[Hop, ...]
+Route: TypeAlias = tuple[Hop, ...]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Cell:
 
     span: Span
     type: Type
-    path: Path
+    path: Route
     table: str
     column: str
     key_of: str = ""
@@ -43,7 +43,7 @@ class Row:
 
     span: Span
     type: Type
-    path: Path
+    path: Route
     table: str
 
 
@@ -104,7 +104,7 @@ class Aggregate:
     table: str
     argument: Value
     condition: tuple[Value, ...]
-    via: Path
+    via: Route
     frame: Frame
     key_of: str = ""
 
@@ -132,7 +132,7 @@ class BoundQuery:
     entity: str
     target: Value
     child: str
-    via: Path
+    via: Route
     where: tuple[Value, ...]
     assuming: tuple[Value, ...]
     rows: tuple[int, ...]

@@ -13,7 +13,7 @@ from rfm.data.query.bound import (
     Cell,
     Frame,
     Interval,
-    Path,
+    Route,
     Row,
     Type,
     Value,
@@ -148,7 +148,7 @@ def _bind_column(node: Column, scope: Scope) -> Value:
     return Cell(node.span, names.type(table, name), path, table.name, name, key_of)
 
 
-def _parent_path(node: Column, table: Table, scope: Scope) -> Path:
+def _parent_path(node: Column, table: Table, scope: Scope) -> Route:
     """From a row to the parent whose column is meant."""
     names, base = scope.names, scope.base
     database = names.database

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rfm.data.database import Database, Table
-from rfm.data.query.bound import Hop, Path, Type
+from rfm.data.query.bound import Hop, Route, Type
 from rfm.data.query.errors import QueryError
 from rfm.data.query.syntax import Column, Name, Span, Step
 from rfm.data.schema import is_text, suggest
@@ -92,7 +92,7 @@ class Names:
             return "datetime"
         return type_of(schema(table).field(column).type)
 
-    def follow(self, column: Column) -> tuple[Table, Path, Table]:
+    def follow(self, column: Column) -> tuple[Table, Route, Table]:
         """The table that a written path begins at, the path, and the table that it leads to."""
         last = self.table(column.table)
         if not column.steps:
@@ -100,7 +100,7 @@ class Names:
         path = self._walk(column.steps, last)
         return self.database.tables[path[0].table], path, last
 
-    def _walk(self, steps: Sequence[Step], last: Table) -> Path:
+    def _walk(self, steps: Sequence[Step], last: Table) -> Route:
         """The foreign keys that written steps take, the last of them to ``last``."""
         tables = [self.table(step.table) for step in steps]
         hops = []
@@ -125,7 +125,7 @@ class Names:
             hops.append(Hop(table.name, key, parent.name))
         return tuple(hops)
 
-    def via(self, steps: Sequence[Step], base: Table, entity: Table) -> Path:
+    def via(self, steps: Sequence[Step], base: Table, entity: Table) -> Route:
         """The path that VIA names, from the rows that are counted to the entity."""
         first = self.table(steps[0].table)
         if first.name != base.name:
@@ -135,7 +135,7 @@ class Names:
             )
         return self._walk(steps, entity)
 
-    def path(self, base: Table, goal: Table, span: Span, how: Callable[[Path], str]) -> Path:
+    def path(self, base: Table, goal: Table, span: Span, how: Callable[[Route], str]) -> Route:
         """The shortest path over foreign keys from one table to another, one hop at least.
 
         Raises:
@@ -161,9 +161,9 @@ class Names:
         return f"{said}; those that have some: {', '.join(near) or 'none'}"
 
 
-def shortest(database: Database, base: str, goal: str) -> list[Path]:
+def shortest(database: Database, base: str, goal: str) -> list[Route]:
     """All shortest paths over foreign keys, of one hop to ``LONGEST_PATH``."""
-    ends: list[tuple[str, Path]] = [(base, ())]
+    ends: list[tuple[str, Route]] = [(base, ())]
     for _ in range(LONGEST_PATH):
         ends = [
             (parent, (*path, Hop(table, column, parent)))
@@ -177,12 +177,12 @@ def shortest(database: Database, base: str, goal: str) -> list[Path]:
     return []
 
 
-def spell(path: Path) -> str:
+def spell(path: Route) -> str:
     """A path as it is written before a column: ``results.raceId -> ``."""
     return "".join(f"{quoted(hop.table)}.{quoted(hop.column)} -> " for hop in path)
 
 
-def keys(path: Path) -> str:
+def keys(path: Route) -> str:
     """A path as it is written after VIA."""
     return spell(path).removesuffix(" -> ")
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rfm.data.database import Database
-from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Path, Row, Value
+from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Route, Row, Value
 from rfm.data.query.spelling import constant, identifier
 
 
@@ -72,7 +72,7 @@ def tables_of(bound: BoundQuery) -> list[str]:
     return [name for name in dict.fromkeys(found) if name]
 
 
-def _path_tables(path: Path) -> list[str]:
+def _path_tables(path: Route) -> list[str]:
     return [name for hop in path for name in (hop.table, hop.parent)]
 
 

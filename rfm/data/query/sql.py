@@ -22,7 +22,7 @@ from rfm.data.query.bound import (
     Fixed,
     Frame,
     Interval,
-    Path,
+    Route,
     Row,
     Value,
 )
@@ -50,9 +50,9 @@ class Source:
     table: Table
     alias: str
     until: str
-    joins: dict[Path, str] = field(default_factory=dict)
+    joins: dict[Route, str] = field(default_factory=dict)
 
-    def cell(self, path: Path, spell: Callable[[str], str]) -> str:
+    def cell(self, path: Route, spell: Callable[[str], str]) -> str:
         """What ``spell`` makes of the alias of the row that a path leads to, NULL where that row is
         not known yet."""
         spelled = spell(self._join(path))
@@ -63,7 +63,7 @@ class Source:
         ]
         return f"CASE WHEN {' AND '.join(checks)} THEN {spelled} END" if checks else spelled
 
-    def raw(self, path: Path, column: str) -> str:
+    def raw(self, path: Route, column: str) -> str:
         """The same, known or not."""
         return f"{self._join(path)}.{identifier(column)}"
 
@@ -90,7 +90,7 @@ class Source:
         parents = [self.database.tables[path[-1].parent] for path in self.joins]
         return any(t.time_column is not None for t in (self.table, *parents))
 
-    def _join(self, path: Path) -> str:
+    def _join(self, path: Route) -> str:
         for end in range(1, len(path) + 1):
             self.joins.setdefault(path[:end], f"{self.alias}{len(self.joins) + 1}")
         return self.joins[path] if path else self.alias
