@@ -171,7 +171,7 @@ def _read(
     limit: int,
 ) -> tuple[_Read, str]:
     """Stream the wanted tables to files, and look at them. Tables without rows are left out."""
-    opened = open_source(source, options.memory)
+    opened = open_source(source, options.memory, work / "spill")
     warnings, staged, began = [], {}, time.perf_counter()
     try:
         tables = _wanted(opened, options)

@@ -278,6 +278,39 @@ def test_sqlite_columns_hold_what_they_want(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("medium", ["sqlite", "postgresql"])
+def test_binary_keys_are_kept_as_text(
+    tmp_path: Path, medium: str, request: pytest.FixtureRequest
+) -> None:
+    kind = "BLOB" if medium == "sqlite" else "bytea"
+    made = [
+        f"CREATE TABLE parents (id {kind} PRIMARY KEY, photo {kind})",
+        f"CREATE TABLE children (parent {kind} REFERENCES parents (id))",
+    ]
+    blobs = [b"\xff\x00", b"\x01\x02"]
+    if medium == "sqlite":
+        source, mark = str(tmp_path / "x.db"), "?"
+        connection: Any = sqlite3.connect(source)
+    else:
+        import psycopg
+
+        source, mark = request.getfixturevalue("postgres").create("blobs"), "%s"
+        connection = psycopg.connect(source)
+    with connection:
+        for statement in made:
+            connection.execute(statement)
+        for blob in blobs:
+            connection.execute(f"INSERT INTO parents VALUES ({mark}, {mark})", (blob, blob))
+        for child in (blobs[0], None, blobs[1]):
+            connection.execute(f"INSERT INTO children VALUES ({mark})", (child,))
+    connection.close()
+    done, database = imported(source, tmp_path / "out")
+    assert original_keys(database, "parents").column(0).to_pylist() == ["0102", "ff00"]
+    assert [r["parent"] for r in rows_of(database, "children")] == [1, None, 0]
+    assert "photo" not in database.tables["parents"].columns
+    assert "photo is left out: binary" in done.plan_text
+
+
 def test_overrides_win(tmp_path: Path) -> None:
     overrides = tmp_path / "overrides.yaml"
     overrides.write_text(

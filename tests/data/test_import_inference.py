@@ -259,6 +259,23 @@ def test_time_columns_by_values(tmp_path: Path, values: list[Any], wanted: bool)
     assert bool(done.plan.tables["events"].time.column) == wanted
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_texts_with_a_time_zone_are_utc(tmp_path: Path, suffix: str) -> None:
+    texts = ["2020-01-01T10:00:00+02:00", "2020-01-02T10:00:00-05:30", "2020-01-03 10:00:00Z"]
+    (tmp_path / "files").mkdir()
+    frame = pd.DataFrame({"event_time": [*texts, "2020-01-04"]})
+    if suffix == "csv":
+        frame.to_csv(tmp_path / "files" / "events.csv", index=False)
+    else:
+        frame.to_parquet(tmp_path / "files" / "events.parquet")
+    done = import_database(str(tmp_path / "files"), tmp_path / "out", ImportConfig())
+    assert done.database is not None
+    wanted = ["2020-01-01 08:00", "2020-01-02 15:30", "2020-01-03 10:00", "2020-01-04"]
+    assert done.database.times("events").tolist() == [
+        int(pd.Timestamp(text).timestamp()) for text in wanted
+    ]
+
+
 def test_every_decision_has_a_reason(tmp_path: Path) -> None:
     done = infer(
         tmp_path,

@@ -12,6 +12,8 @@ from typing import Any
 
 import duckdb
 
+from rfm.data.importing.duck_connection import utc
+
 _log = logging.getLogger("rfm")
 CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _NULLS = ("", "NULL", "null", "\\N", "NaN", "nan")  # not NA: that is Namibia, too
@@ -67,10 +69,10 @@ def _types(c: str) -> list[tuple[str, str]]:
         (all_are(f"lower({c}) IN ('true', 'false')"), f"{c}::BOOLEAN"),
         (
             all_are(
-                rf"regexp_matches({c}, '^\d{{4}}-\d\d-\d\d') AND try_cast({c} AS TIMESTAMP) "
+                rf"regexp_matches({c}, '^\d{{4}}-\d\d-\d\d') AND try_cast({c} AS TIMESTAMPTZ) "
                 "IS NOT NULL"
             ),
-            f"{c}::TIMESTAMP",
+            utc(c),
         ),
         *(
             (

@@ -13,8 +13,8 @@ import duckdb
 import pyarrow as pa
 
 from rfm.data.importing.csv_files import CSV, csv_table
+from rfm.data.importing.duck_connection import connect_duck
 from rfm.data.importing.source import (
-    BATCH_ROWS,
     BOOLEAN,
     INTEGER,
     REAL,
@@ -30,6 +30,7 @@ from rfm.data.importing.sql_types import Read
 from rfm.data.schema import suggest
 
 _log = logging.getLogger("rfm")
+_BATCH_ROWS = 8192  # DuckDB holds several of them, however long their texts are
 _INTEGERS = {"TINYINT": pa.int16(), "SMALLINT": pa.int16(), "UTINYINT": pa.int16()}
 _INTEGERS |= {
     "INTEGER": pa.int32(),
@@ -66,7 +67,7 @@ class _Duck:
         cells = ", ".join(f"{read.sql} AS c{i}" for i, read in enumerate(reads))
         sql = f"SELECT {cells} FROM {self._from(table, where)}" + (f" LIMIT {limit}" * bool(limit))
         with self.errors(f"reading {table.shown}"):
-            reader: pa.RecordBatchReader = self._connection.sql(sql).to_arrow_reader(BATCH_ROWS)
+            reader: pa.RecordBatchReader = self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
             for batch in iter(reader):
                 yield batch.cast(table.types)
 
@@ -95,12 +96,10 @@ class _Duck:
 class DuckSource(_Duck):
     """A DuckDB file, opened for reading only. See `rfm.data.importing.source.Source`."""
 
-    def __init__(self, path: Path, memory: int) -> None:
+    def __init__(self, path: Path, memory: int, spill: Path) -> None:
         self.shown = str(path)
         with self.errors("cannot be opened"):
-            connection = duckdb.connect(
-                str(path), read_only=True, config={"memory_limit": f"{memory}MB", "threads": 2}
-            )
+            connection = connect_duck(path, memory, 2, spill)
             connection.execute("BEGIN TRANSACTION READ ONLY")
         super().__init__(str(path), connection)
 
@@ -144,9 +143,8 @@ class DuckSource(_Duck):
 class FileSource(_Duck):
     """A folder of CSV and parquet files, each a table; a folder of parquet files in it, too."""
 
-    def __init__(self, folder: Path, memory: int) -> None:
-        config: dict[str, Any] = {"memory_limit": f"{memory}MB", "threads": 2}
-        super().__init__(str(folder), duckdb.connect(config=config))
+    def __init__(self, folder: Path, memory: int, spill: Path) -> None:
+        super().__init__(str(folder), connect_duck(None, memory, 2, spill))
         self._files: dict[str, Path] = {}
         for path in sorted(folder.iterdir()):
             suffix = next((s for s in (*CSV, ".parquet") if path.name.lower().endswith(s)), "")

@@ -11,12 +11,13 @@ from rfm.data.importing.sql import SQLSource
 _SQLITE = b"SQLite format 3\x00"
 
 
-def open_source(source: str, memory: int) -> Source:
+def open_source(source: str, memory: int, spill: Path) -> Source:
     """Open what `source` means, for reading only.
 
     Args:
         source: a SQLAlchemy URL, a DuckDB or SQLite file, a folder of CSV and parquet files.
         memory: megabytes that DuckDB may hold, where it reads.
+        spill: a folder for what is more.
 
     Raises:
         ValueError: none of these, or it cannot be opened; secrets of a URL are not shown.
@@ -24,11 +25,11 @@ def open_source(source: str, memory: int) -> Source:
     if "://" in source:
         url = parse_url(source)
         if url.get_backend_name() == "duckdb":
-            return DuckSource(Path(str(url.database)), memory)
+            return DuckSource(Path(str(url.database)), memory, spill)
         return SQLSource(url)
     path = Path(source).expanduser()
     if path.is_dir():
-        return FileSource(path, memory)
+        return FileSource(path, memory, spill)
     if not path.is_file():
         raise ValueError(
             f"source={source}: no such file or folder; wanted a database URL such as "
@@ -40,7 +41,7 @@ def open_source(source: str, memory: int) -> Source:
     if head == _SQLITE:
         return SQLSource(parse_url("sqlite:///").set(database=str(path)))
     if head[8:12] == b"DUCK":
-        return DuckSource(path, memory)
+        return DuckSource(path, memory, spill)
     raise ValueError(
         f"source={source}: neither a SQLite nor a DuckDB file; a CSV or parquet file is imported "
         "with the folder that it is in"

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
 import pyarrow as pa
 
+from rfm.data.importing.duck_connection import connect_duck
 from rfm.data.importing.names import unmarked
 from rfm.data.importing.stage import Staged
 
@@ -72,15 +72,7 @@ class Facts:
     """Questions to the staged files; DuckDB answers within `memory` megabytes, else spills."""
 
     def __init__(self, memory: int, threads: int, spill: Path) -> None:
-        self.connection = duckdb.connect(
-            config={
-                "memory_limit": f"{memory}MB",
-                "threads": threads,
-                "temp_directory": str(spill),
-                "allow_community_extensions": False,
-                "autoinstall_known_extensions": False,
-            }
-        )
+        self.connection = connect_duck(None, memory, threads, spill)
 
     def close(self) -> None:
         self.connection.close()
@@ -202,5 +194,5 @@ def _cells(field: pa.Field) -> list[str]:
     if sort == "real":
         odd = f"bool_or({c} <> floor({c}))"
     elif sort == "text":
-        odd = f"bool_or(NOT regexp_matches({c}, '{_ISO}') OR try_cast({c} AS TIMESTAMP) IS NULL)"
+        odd = f"bool_or(NOT regexp_matches({c}, '{_ISO}') OR try_cast({c} AS TIMESTAMPTZ) IS NULL)"
     return [f"count({c})", f"approx_count_distinct({c})", *ends, odd]

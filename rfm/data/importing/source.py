@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 BATCH_ROWS = 65_536
+_FIRST_ROWS, _BATCH_BYTES = 1000, 4 << 20
 BOOLEAN, INTEGER, REAL = pa.bool_(), pa.int64(), pa.float64()
 TEXT, TIMESTAMP = pa.string(), pa.timestamp("us")
 
@@ -151,11 +152,10 @@ def driver_errors(doing: str, hidden: Hidden, kinds: tuple[type[Exception], ...]
 
 
 def batches_of(rows: Any, table: SourceTable) -> Iterator[pa.RecordBatch]:
-    """A DBAPI cursor's rows as Arrow batches of `table.types`."""
+    """A DBAPI cursor's rows as Arrow batches of `table.types`, of some megabytes each."""
     from rfm.data.importing.convert import to_array
 
-    types = table.types
-    size = max(256, min(BATCH_ROWS, 2_000_000 // max(len(types), 1)))
+    types, size = table.types, _FIRST_ROWS
     while True:
         chunk = rows.fetchmany(size)
         if not chunk:
@@ -165,4 +165,7 @@ def batches_of(rows: Any, table: SourceTable) -> Iterator[pa.RecordBatch]:
             to_array(column, field.type, f"{table.shown}.{source.name}")
             for column, field, source in zip(columns, types, table.readable, strict=True)
         ]
-        yield pa.RecordBatch.from_arrays(arrays, schema=types)
+        batch = pa.RecordBatch.from_arrays(arrays, schema=types)
+        yield batch
+        # rows are several times as large in Python; long texts come in small batches
+        size = max(64, min(BATCH_ROWS, _BATCH_BYTES * len(batch) // max(batch.nbytes, 1)))

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import sqlite3
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,7 +25,9 @@ from sqlalchemy.pool import NullPool
 from rfm.data.importing.declared import declared_links
 from rfm.data.importing.source import (
     BATCH_ROWS,
+    TEXT,
     SourceColumn,
+    SourceKey,
     SourceTable,
     batches_of,
     driver_errors,
@@ -152,7 +154,8 @@ class SQLSource:
             name = key[1]
             if name in skipped:
                 continue
-            reads = self._reads_of(schema, name, columns[key])
+            in_keys = _in_keys((schema, name), primary[name], links)
+            reads = self._reads_of(schema, name, columns[key], in_keys)
             self._reads[schema, name] = [read for read in reads if read.type is not None]
             tables.append(
                 SourceTable(
@@ -169,14 +172,30 @@ class SQLSource:
             )
         return tables
 
-    def _reads_of(self, schema: str, name: str, columns: Sequence[Any]) -> list[Read]:
+    def _reads_of(
+        self, schema: str, name: str, columns: Sequence[Any], in_keys: set[str]
+    ) -> list[Read]:
+        """How all columns are read; binary ones only where keys are made of them."""
         quoted = [self._quote(str(column["name"])) for column in columns]
         types = [column["type"] for column in columns]
         if self._dialect == "sqlite":
             declared = [_declared(kind) for kind in types]
-            return sqlite_reads(self._cursor(), self._place(schema, name), quoted, declared)
-        read = postgres_read if self._dialect == "postgresql" else mysql_read
-        return [read(q, kind) for q, kind in zip(quoted, types, strict=True)]
+            place = self._place(schema, name)
+            reads = sqlite_reads(self._cursor(), place, quoted, declared)
+        else:
+            read = postgres_read if self._dialect == "postgresql" else mysql_read
+            reads = [read(q, kind) for q, kind in zip(quoted, types, strict=True)]
+        digits = "encode({}, 'hex')" if self._dialect == "postgresql" else "lower(hex({}))"
+        return [
+            Read(
+                f"CASE WHEN {q} IS NOT NULL THEN {digits.replace('{}', q)} END",
+                TEXT,
+                "in hexadecimal",
+            )
+            if read.type is None and str(column["name"]) in in_keys
+            else read
+            for q, column, read in zip(quoted, columns, reads, strict=True)
+        ]
 
     def _partitions(self, schema: str) -> set[str]:
         """PostgreSQL's partitions, whose rows their partitioned table has too."""
@@ -232,6 +251,15 @@ class SQLSource:
 
             kinds += (Error,)
         return kinds
+
+
+def _in_keys(
+    table: tuple[str, str], primary: Sequence[str], links: Mapping[str, Sequence[SourceKey]]
+) -> set[str]:
+    """Columns of a table that its key, its foreign keys or those that point at it are made of."""
+    pointing = [link for found in links.values() for link in found if link.parent == table]
+    own = [c for link in links.get(table[1], []) for c in link.columns]
+    return {*primary, *own, *(c for link in pointing for c in link.parent_columns)}
 
 
 def _open_sqlite(path: str) -> sqlite3.Connection:

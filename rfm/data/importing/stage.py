@@ -23,6 +23,7 @@ class Staged:
     path: Path
     rows: int
     whole: bool  # False: only the first rows were read
+    bytes: int  # of the rows in memory
     rising: frozenset[str] = field(default_factory=frozenset)  # whole numbers that only ever grow
 
 
@@ -31,7 +32,7 @@ def stage_table(source: Source, table: SourceTable, where: str, limit: int, path
     types = table.types
     rising = _Rising(types)
     held: list[pa.RecordBatch] = []
-    rows, held_bytes = 0, 0
+    rows, all_bytes, held_bytes = 0, 0, 0
     with pq.ParquetWriter(path, types, compression="snappy", use_dictionary=False) as writer:
 
         def flush() -> None:
@@ -44,12 +45,13 @@ def stage_table(source: Source, table: SourceTable, where: str, limit: int, path
             rows += len(batch)
             held.append(batch)
             held_bytes += batch.nbytes
+            all_bytes += batch.nbytes
             if held_bytes > _GROUP_BYTES:
                 flush()
                 held_bytes = 0
         flush()
     whole = not limit or rows < limit
-    return Staged(table, path, rows, whole, frozenset(rising.last) if rows else frozenset())
+    return Staged(table, path, rows, whole, all_bytes, frozenset(rising.last if rows else ()))
 
 
 class _Rising:

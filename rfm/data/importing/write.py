@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import yaml
 
 from rfm.data.importing.duck import quote
+from rfm.data.importing.duck_connection import utc
 from rfm.data.importing.plan import Link, Plan, TablePlan
 from rfm.data.importing.profile import Facts, scan
 
 _log = logging.getLogger("rfm")
 _CASTS = {"number": "DOUBLE", "boolean": "BOOLEAN", "datetime": "TIMESTAMP", "text": "VARCHAR"}
 _CASTS["category"] = "VARCHAR"
-_PARQUET = "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
+_GROUP_BYTES, _GROUP_ROWS = 32 << 20, 122_880
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ def write_tables(facts: Facts, plan: Plan, folder: Path, work: Path) -> dict[str
     for name, table in ordered.items():
         path = folder / "db" / f"{name}.parquet"
         latest = _latest(facts, table)
-        facts.connection.execute(
-            f"COPY ({_select(table, ordered, latest)}) TO {_text(path)} {_PARQUET}"
-        )
+        _copy(facts, _select(table, ordered, latest), path, table, "zstd")
         if table.key and not _counts_from_zero(table):
             _write_keys(facts, table, folder / "keys" / f"{name}.parquet")
         filled = 0
@@ -125,10 +124,8 @@ def _order(facts: Facts, table: TablePlan, work: Path) -> TablePlan:
         return table
     path = work / f"{table.facts.path.stem}-ordered.parquet"
     columns = ", ".join(c.at for c in table.facts.columns.values())
-    facts.connection.execute(
-        f"COPY (SELECT {columns} FROM {scan(table.facts.path)} ORDER BY {', '.join(at)}) "
-        f"TO {_text(path)} (FORMAT parquet, COMPRESSION snappy)"
-    )
+    sql = f"SELECT {columns} FROM {scan(table.facts.path)} ORDER BY {', '.join(at)}"
+    _copy(facts, sql, path, table, "snappy")
     table.facts.path.unlink()
     staged = replace(table.facts.staged, path=path)
     return replace(table, facts=replace(table.facts, staged=staged))
@@ -147,7 +144,7 @@ def _select(table: TablePlan, tables: Mapping[str, TablePlan], latest: str) -> s
             moment = _moment(table, "t.")
             cells[name] = f"coalesce({moment}, {latest})" if facts.nulls else moment
         elif column in table.kinds:
-            cells[name] = f"t.{facts.at}::{_CASTS[table.kinds[column]]}"
+            cells[name] = _cast(f"t.{facts.at}", facts.sort, table.kinds[column])
         else:
             cells[name] = f"t.{facts.at}"
     if table.kept_key:
@@ -160,6 +157,12 @@ def _select(table: TablePlan, tables: Mapping[str, TablePlan], latest: str) -> s
     chosen = ", ".join(f"{cell} AS {quote(name)}" for name, cell in cells.items())
     sql = f"SELECT {chosen} FROM {scan(table.facts.path)} t {' '.join(joins)}"
     return f"{sql} ORDER BY t.file_row_number" if joins else sql
+
+
+def _cast(cell: str, sort: str, kind: str) -> str:
+    if kind == "datetime" and sort == "text":
+        return utc(cell)
+    return f"{cell}::{_CASTS[kind]}"
 
 
 def _parent_row(table: TablePlan, link: Link, parent: TablePlan, alias: str) -> tuple[str, str]:
@@ -191,7 +194,7 @@ def _moment(table: TablePlan, alias: str = "") -> str:
     at = alias + table.facts.columns[table.time.column].at
     return {
         "time": at,
-        "text": f"{at}::TIMESTAMP",
+        "text": utc(at),
         "seconds": f"make_timestamp({at}::BIGINT * 1000000)",
         "milliseconds": f"make_timestamp({at}::BIGINT * 1000)",
     }[table.time.form]
@@ -218,9 +221,15 @@ def _write_keys(facts: Facts, table: TablePlan, path: Path) -> None:
     columns = ", ".join(
         f"{table.facts.columns[c].at} AS {quote(table.names.get(c, c))}" for c in table.key
     )
-    facts.connection.execute(
-        f"COPY (SELECT {columns} FROM {scan(table.facts.path)}) TO {_text(path)} {_PARQUET}"
-    )
+    _copy(facts, f"SELECT {columns} FROM {scan(table.facts.path)}", path, table, "zstd")
+
+
+def _copy(facts: Facts, sql: str, path: Path, table: TablePlan, codec: str) -> None:
+    """Write rows of a table to a parquet file, in groups that DuckDB can hold several of."""
+    size = max(table.facts.staged.bytes // max(table.facts.rows, 1), 1)
+    rows = max(2048, min(_GROUP_ROWS, _GROUP_BYTES // size))
+    options = f"(FORMAT parquet, COMPRESSION {codec}, ROW_GROUP_SIZE {rows})"
+    facts.connection.execute(f"COPY ({sql}) TO {_text(path)} {options}")
 
 
 def _lost(facts: Facts, table: TablePlan, path: Path) -> dict[str, int]:
