@@ -9,7 +9,7 @@ from rfm.data.batch import EpisodeBatch
 from rfm.data.hidden import NOTHING
 from rfm.data.laid import LaidTask
 from rfm.eval.explain_occlusion import Asked
-from rfm.eval.explain_rows import EdgePath, Layout, MeanStates, walk
+from rfm.eval.explain_rows import QUESTION, EdgePath, Layout, MeanStates, walk
 from rfm.nn.attribution import HeadMoves, split_by_rows
 from rfm.nn.backbone import Rows
 from rfm.nn.model import RelationalModel
@@ -79,6 +79,8 @@ def _by_rows(
     path = dict(zip(one.batch.row.tolist(), walk(seen), strict=True))
     found: dict[Key, float] = {}
     for u, moved in enumerate(of_row.tolist()):
+        if path[u] == QUESTION:  # its row says nothing, and is like no other row of its table
+            continue
         found[path[u], -1] = found.get((path[u], -1), 0.0) + moved
     of_cells = zip(
         one.rows.cells.row.tolist(), layout.column.tolist(), of_cell.tolist(), strict=True

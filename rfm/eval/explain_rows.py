@@ -100,8 +100,8 @@ class SomeRows:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Of a batch: the global row [U] and table [U] of each distinct row, and the column [C] of each
-    visible cell."""
+    """Of a batch: the global row [U] and table [U] of each distinct row, -1 of the questions
+    themselves; and the column [C] of each visible cell."""
 
     row: Ints
     table: Ints
@@ -121,7 +121,9 @@ class Layout:
         if row.size > encoded:
             cached = laid.cache(0, row[encoded:])
             column[own.size :] = cached.column[np.argsort(cached.row, kind="stable")]
-        return cls(row, laid.store.graph.table_of(row), column)
+        table = laid.store.graph.table_of(row)
+        table[: batch.num_seeds] = -1
+        return cls(row, table, column)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +139,7 @@ class MeanStates:
         rows: dict[int, list[Tensor]] = defaultdict(list)
         cells: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for layout, found in parts:
-            for t in np.unique(layout.table).tolist():
+            for t in np.unique(layout.table[layout.table >= 0]).tolist():
                 rows[t].append(found.row[torch.from_numpy(layout.table == t)])
             owner = layout.table[found.cells.row.cpu().numpy()]
             for t, c in np.unique(np.stack([owner, layout.column]), axis=1).T.tolist():

@@ -11,14 +11,14 @@ import numpy.typing as npt
 from rfm.data.batch import TOLD_KINDS
 from rfm.data.laid import LaidTask
 from rfm.data.task_rows import Ints
-from rfm.eval.explain_occlusion import Asked, Situation
+from rfm.eval.explain_occlusion import MOST, Asked, Situation
 from rfm.eval.explain_rows import KNOWN, QUESTION, EdgePath
 from rfm.eval.zero_shot import ZeroShot
 
 _DAY = 86_400
 _SAME, _MUCH = 0.3, 1.5  # standard deviations
 _LAST = {
-    "last 3 labels": 3, "last 10 labels": 10, "labels": 64,
+    "last 3 labels": 3, "last 10 labels": 10, "labels": MOST,
     "last label": 1, "2nd last label": 2, "3rd last label": 3, "4th last label": 4,
     "last 4 children": 4, "last 16 children": 16, "last 64 children": 64,
     "parents of children": 16,
@@ -80,50 +80,56 @@ def say(
         rows: global rows that it names. told: what the numbers told of it moved, by number.
         moved: what it moved in all.
     """
-    main = max(told, key=lambda f: told[f] * np.sign(moved), default=-1)
+    sign = float(np.sign(moved))
+    main = max(told, key=lambda f: told[f] * sign, default=-1)
+    by_told = sum(told.values())
+    if main >= 0 and (told[main] * sign <= 0 or by_told * sign < (moved - by_told) * sign):
+        main = -1  # it is the states that speak
     kind = TOLD_KINDS[int(facts.laid.told.kinds[main])] if main >= 0 else ""
     apart = float(facts.apart[main]) if main >= 0 else 0.0
     if path == QUESTION:
         what, usual = "the time that it is asked at", ""
     elif not path:
-        what, usual = _of_entity(facts, column, kind), _compared(apart, "higher", "lower")
+        what, usual = _of_entity(facts, column, kind, apart)
     elif path[-1] == facts.laid.store.graph.num_edge_types - 2 and facts.laid.task.key:
-        what, usual = (
-            _of_labels(facts, path, column, rows, kind),
-            _compared(apart, "higher", "lower"),
-        )
+        what, usual = _of_labels(facts, path, column, rows, kind, apart)
     elif column < 0:
         what, usual = _of_rows(facts, path, rows, kind, apart)
     else:
-        what, usual = (
-            _of_column(facts, path, column, rows, kind),
-            _compared(apart, "higher", "lower"),
-        )
-    usual = f", {usual} than usual," if usual and main >= 0 else ""
+        what, usual = _of_column(facts, path, column, rows, kind, apart)
+    usual = f", {usual} than usual," if usual else ""
     return f"{what}{usual} {'raises' if moved > 0 else 'lowers'} it"
 
 
-def _compared(apart: float, more: str, less: str) -> str:
+def _compared(apart: float, more: str = "higher", less: str = "lower") -> str:
     if abs(apart) < _SAME:
         return ""
     return ("much " if abs(apart) > _MUCH else "") + (more if apart > 0 else less)
 
 
-def _of_entity(facts: Facts, column: int, kind: str) -> str:
+def _compared_truth(apart: float, values: int) -> str:
+    """Of so many values that are true or false: one is neither high nor low."""
+    return _compared(apart, "more often", "less often") if values > 1 else ""
+
+
+def _of_entity(facts: Facts, column: int, kind: str, apart: float) -> tuple[str, str]:
     t = facts.laid.task.entity_table
-    name = facts.laid.store.tables[t].name
+    table = facts.laid.store.tables[t]
     if column >= 0:
-        row = np.array([facts.entity])
-        label = facts.laid.store.tables[t].columns[column].name
-        return f"{name}.{label} = {_values(facts, t, row, column)}"
+        said, about = _values(facts, t, np.array([facts.entity]), column), table.columns[column]
+        usual = "" if about.kind == "boolean" else _compared(apart)
+        return f"{table.name}.{about.name} = {said}", usual
     if kind == "age":
         start = facts.laid.store.graph.table_start[t]
         born = int(facts.laid.store.graph.row_time[start + facts.entity])
-        return f"the age of this row of {name}, {_days(facts.now - born)}"
-    return f"this row of {name} as a whole"
+        age = _days(facts.now - born)
+        return f"the age of this row of {table.name}, {age}", _compared(apart, "older", "younger")
+    return f"this row of {table.name} as a whole", ""
 
 
-def _of_labels(facts: Facts, path: EdgePath, column: int, rows: Ints, kind: str) -> str:
+def _of_labels(
+    facts: Facts, path: EdgePath, column: int, rows: Ints, kind: str, apart: float
+) -> tuple[str, str]:
     task, laid = facts.laid.task, facts.laid
     name = laid.store.tables[task.entity_table].name
     whose = f"of this row of {name}"
@@ -131,22 +137,26 @@ def _of_labels(facts: Facts, path: EdgePath, column: int, rows: Ints, kind: str)
         key = laid.store.graph.foreign_keys[path[0] // 2]
         whose = f"of rows of {name} with the same {key.column}"
     if not rows.size:
-        return f"the absence of past labels {whose}"
+        return f"the absence of past labels {whose}", ""
     kind = kind.removesuffix(" of the parent")
+    if kind == "label age":
+        age = _days(facts.now - int(laid.store.graph.row_time[rows[0]]))
+        return f"the age of the latest known label {whose}, {age}", _compared(
+            apart, "older", "younger"
+        )
     if column < 0 or column == KNOWN:
-        if kind == "label age":
-            latest = int(laid.store.graph.row_time[rows[0]])
-            return f"the age of the latest known label {whose}, {_days(facts.now - latest)}"
-        many = f"{rows.size} or more" if rows.size >= 64 else str(rows.size)
-        return f"the number of known labels {whose}, {many}"
+        many = f"{rows.size} or more" if rows.size >= MOST else str(rows.size)
+        return f"the number of known labels {whose}, {many}", _compared(apart, "more", "fewer")
     label = task.rows.label[rows - laid.first]
     nth = {"2nd last label": 1, "3rd last label": 2, "4th last label": 3}.get(kind, -1)
     if 0 <= nth < label.size:
-        return f"the {kind} ({task.target}) {whose}, {_label(facts, label[nth : nth + 1])}"
-    last = label[: _LAST.get(kind, 64)]
-    if last.size == 1:
-        return f"the last label ({task.target}) {whose}, {_label(facts, last)}"
-    return f"{task.target} of the last {last.size} known labels {whose}, {_label(facts, last)}"
+        label, which = label[nth : nth + 1], f"the {kind} ({task.target})"
+    else:
+        label = label[: _LAST.get(kind, MOST)]
+        which = f"{task.target} of the last {label.size} known labels"
+        which = f"the last label ({task.target})" if label.size == 1 else which
+    usual = _compared_truth(apart, label.size) if task.classes else _compared(apart)
+    return f"{which} {whose}, {_label(facts, label)}", "" if task.names else usual
 
 
 def _label(facts: Facts, label: npt.NDArray[np.float64]) -> str:
@@ -170,23 +180,16 @@ def _of_rows(facts: Facts, path: EdgePath, rows: Ints, kind: str, apart: float) 
     where = f"rows of {laid.store.tables[table_at(laid, path)].name} by {path_words(laid, path)}"
     if not rows.size:
         return f"the absence of {where}", ""
-    time = np.asarray(laid.store.graph.row_time[rows])
     if kind in ("child age", "child lateness"):
-        later = apart if kind == "child lateness" else -apart
-        return (
-            f"the age of the latest of the {where}, {_days(facts.now - int(time[0]))}",
-            _compared(-later, "older", "younger"),
-        )
-    more = _compared(apart, "more", "fewer")
-    for name, span in (("children of a timedelta", 1), ("children of 4 timedeltas", 4)):
-        if kind == name:
-            days = span * laid.task.timedelta
-            count = int(np.round(np.expm1(facts.told[_index(facts, path, name)])))
-            return f"the number of {where} in the last {_days(days)}, {count}", more
-    if kind == "child count":
-        count = int(np.round(np.expm1(facts.told[_index(facts, path, kind)])))
-        return f"the number of {where}, {count}", more
-    return f"what the {rows.size} {where} are as a whole", ""
+        age = _days(facts.now - int(laid.store.graph.row_time[rows[0]]))
+        older = apart if kind == "child age" else -apart
+        return f"the age of the latest of the {where}, {age}", _compared(older, "older", "younger")
+    spans = {"child count": 0, "children of a timedelta": 1, "children of 4 timedeltas": 4}
+    if kind not in spans:
+        return f"what the {rows.size} {where} are as a whole", ""
+    lately = f" in the last {_days(spans[kind] * laid.task.timedelta)}" if spans[kind] else ""
+    count = int(np.round(np.expm1(facts.told[_index(facts, path, kind)])))
+    return f"the number of {where}{lately}, {count}", _compared(apart, "more", "fewer")
 
 
 def _index(facts: Facts, path: EdgePath, kind: str) -> int:
@@ -198,18 +201,23 @@ def _index(facts: Facts, path: EdgePath, kind: str) -> int:
     )
 
 
-def _of_column(facts: Facts, path: EdgePath, column: int, rows: Ints, kind: str) -> str:
+def _of_column(
+    facts: Facts, path: EdgePath, column: int, rows: Ints, kind: str, apart: float
+) -> tuple[str, str]:
     laid, t = facts.laid, table_at(facts.laid, path)
-    name = f"{laid.store.tables[t].name}.{laid.store.tables[t].columns[column].name}"
+    about, walked = laid.store.tables[t].columns[column], path_words(laid, path)
+    name = f"{laid.store.tables[t].name}.{about.name}"
     if not rows.size:
-        return f"the absence of {name} by {path_words(laid, path)}"
+        return f"the absence of {name} by {walked}", ""
     last = rows if kind == "parents of children" else rows[: _LAST.get(kind, rows.size)]
-    local = last - int(laid.store.graph.table_start[t])
-    value = _values(facts, t, local, column)
+    value = _values(facts, t, last - int(laid.store.graph.table_start[t]), column)
+    usual = _compared(apart)
+    if about.kind == "boolean":
+        usual = _compared_truth(apart, last.size)
     if last.size == 1:
-        return f"{name} by {path_words(laid, path)} = {value}"
+        return f"{name} by {walked} = {value}", usual
     which = "" if kind == "parents of children" or path[-1] % 2 else "last "
-    return f"{name} of the {which}{last.size} rows by {path_words(laid, path)}, {value}"
+    return f"{name} of the {which}{last.size} rows by {walked}, {value}", usual
 
 
 def _values(facts: Facts, table: int, rows: Ints, column: int) -> str:
