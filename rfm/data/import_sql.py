@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 
 from rfm.config import run_command, setting
@@ -281,6 +282,11 @@ def _facts(options: ImportConfig, work: Path) -> Iterator[Facts]:
     facts = Facts(options.memory, options.threads, work / "spill")
     try:
         yield facts
+    except duckdb.OutOfMemoryException:
+        raise ValueError(
+            f"memory={options.memory} MB is too little for keys of this size; give more, or fewer "
+            "threads="
+        ) from None
     finally:
         facts.close()
 

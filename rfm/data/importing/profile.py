@@ -17,6 +17,7 @@ from rfm.data.importing.stage import Staged
 
 Sort = Literal["integer", "real", "text", "boolean", "time"]
 _ISO = r"^\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?\s*$"
+_LONGEST_KEY = 1000  # bytes: longer texts are read, not looked up
 _ALMOST = 0.9  # of values that a sketch counts as different: perhaps all of them are
 
 
@@ -84,10 +85,11 @@ class Facts:
         found = self._row(f"SELECT {', '.join(cells)} FROM {scan(staged.path)}")
         columns = {}
         for i, (source, field) in enumerate(described):
-            n, distinct, low, high, odd = found[5 * i : 5 * i + 5]
+            n, distinct, low, high, odd, longest = found[6 * i : 6 * i + 6]
             sort, nulls = _sort(field.type), staged.rows - int(n)
             unique = field.name in staged.rising
-            if not unique and sort in ("integer", "text") and not nulls and staged.rows:
+            short = int(longest or 0) <= _LONGEST_KEY
+            if not unique and sort in ("integer", "text") and not nulls and staged.rows and short:
                 almost = int(distinct) >= _ALMOST * staged.rows
                 unique = almost and self.distinct(staged.path, [field.name]) == staged.rows
             columns[source.name] = ColumnFacts(
@@ -187,7 +189,7 @@ def _sort(kind: pa.DataType) -> Sort:
 
 
 def _cells(field: pa.Field) -> list[str]:
-    """Not null, different values, lowest, highest, values that are not whole or no times."""
+    """Not null, different values, lowest, highest, whether one is not whole or no time, longest."""
     c, sort = field.name, _sort(field.type)
     ends = [f"min({c})", f"max({c})"] if sort in ("integer", "time", "real") else ["NULL", "NULL"]
     odd = "false"
@@ -195,4 +197,5 @@ def _cells(field: pa.Field) -> list[str]:
         odd = f"bool_or({c} <> floor({c}))"
     elif sort == "text":
         odd = f"bool_or(NOT regexp_matches({c}, '{_ISO}') OR try_cast({c} AS TIMESTAMPTZ) IS NULL)"
-    return [f"count({c})", f"approx_count_distinct({c})", *ends, odd]
+    longest = f"max(strlen({c}))" if sort == "text" else "0"
+    return [f"count({c})", f"approx_count_distinct({c})", *ends, odd, longest]

@@ -1,6 +1,7 @@
 """The RelBench folder of a plan: row numbers for keys, the manifest, original keys.
 
-All of it is done by DuckDB on files, so that no table need fit into memory.
+Keys are sorted and joined by DuckDB, which spills what memory does not hold; whole rows are only
+streamed (`rfm.data.importing.rows`). So no table need fit into memory.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from rfm.data.importing.duck import quote
 from rfm.data.importing.duck_connection import utc
 from rfm.data.importing.plan import Link, Plan, TablePlan
 from rfm.data.importing.profile import Facts, scan
+from rfm.data.importing.rows import Cells, write_rows
 
 _log = logging.getLogger("rfm")
 _CASTS = {"number": "DOUBLE", "boolean": "BOOLEAN", "datetime": "TIMESTAMP", "text": "VARCHAR"}
 _CASTS["category"] = "VARCHAR"
-_GROUP_BYTES, _GROUP_ROWS = 32 << 20, 122_880
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,20 @@ def write_tables(facts: Facts, plan: Plan, folder: Path, work: Path) -> dict[str
     Rows come in the order of the primary key, without one in the source's.
     """
     (folder / "db").mkdir()
-    ordered = {name: _order(facts, table, work) for name, table in plan.tables.items()}
+    ranked = {name: _rank(facts, table, plan, work) for name, table in plan.tables.items()}
     written = {}
-    for name, table in ordered.items():
-        path = folder / "db" / f"{name}.parquet"
-        latest = _latest(facts, table)
-        _copy(facts, _select(table, ordered, latest), path, table, "zstd")
+    for name, table in plan.tables.items():
+        path, stem = folder / "db" / f"{name}.parquet", table.facts.path.stem
+        computed, rows = work / f"{stem}-computed.parquet", work / f"{stem}-rows.parquet"
+        cells = _compute(facts, table, plan, ranked, computed)
+        if ranked[name].moved:
+            sql = f"SELECT file_row_number::BIGINT AS r FROM {scan(ranked[name].path)} ORDER BY s"
+            _copy(facts, sql, rows)
+        write_rows(table.facts.staged, cells, computed, rows, path, work)
+        computed.unlink(missing_ok=True)
+        rows.unlink(missing_ok=True)
         if table.key and not _counts_from_zero(table):
-            _write_keys(facts, table, folder / "keys" / f"{name}.parquet")
+            _write_keys(facts, table, ranked[name], folder / "keys" / f"{name}.parquet")
         filled = 0
         if table.time.column:
             filled = table.facts.columns[table.time.column].nulls
@@ -115,48 +122,68 @@ def derive_splits(facts: Facts, plan: Plan) -> tuple[str, str]:
     return val, test
 
 
-def _order(facts: Facts, table: TablePlan, work: Path) -> TablePlan:
-    """The table with its staged rows in the order of the key."""
-    if not table.key:
-        return table
+@dataclass(frozen=True)
+class _Ranked:
+    """A table's keys in the order of its rows in the folder: the row number of `path` is the row.
+
+    Where rows are moved, `path` has keys alone, and each one's staged row as `s`.
+    """
+
+    path: Path
+    moved: bool
+
+
+def _rank(facts: Facts, table: TablePlan, plan: Plan, work: Path) -> _Ranked:
     at = [table.facts.columns[c].at for c in table.key]
-    if len(at) == 1 and at[0] in table.facts.staged.rising:
-        return table
-    path = work / f"{table.facts.path.stem}-ordered.parquet"
-    columns = ", ".join(c.at for c in table.facts.columns.values())
-    sql = f"SELECT {columns} FROM {scan(table.facts.path)} ORDER BY {', '.join(at)}"
-    _copy(facts, sql, path, table, "snappy")
-    table.facts.path.unlink()
-    staged = replace(table.facts.staged, path=path)
-    return replace(table, facts=replace(table.facts, staged=staged))
+    if not at or (len(at) == 1 and at[0] in table.facts.staged.rising):
+        return _Ranked(table.facts.path, False)
+    pointed = [link for t in plan.tables.values() for link in t.links if link.parent == table.name]
+    used = {*at, *(table.facts.columns[c].at for link in pointed for c in link.parent_columns)}
+    path = work / f"{table.facts.path.stem}-keys.parquet"
+    columns, order = ", ".join(sorted(used)), ", ".join(at)
+    sql = f"SELECT {columns}, file_row_number AS s FROM {scan(table.facts.path)} ORDER BY {order}"
+    _copy(facts, sql, path)
+    return _Ranked(path, True)
 
 
-def _select(table: TablePlan, tables: Mapping[str, TablePlan], latest: str) -> str:
-    """The rows of the folder's table."""
-    cells: dict[str, str] = {}
-    if table.key and not table.key_in_place:
-        cells[table.key_column] = "t.file_row_number::BIGINT"
-    for column, name in table.names.items():
-        facts = table.facts.columns[column]
-        if name == table.key_column:
-            cells[name] = "t.file_row_number::BIGINT"
-        elif column == table.time.column:
-            moment = _moment(table, "t.")
-            cells[name] = f"coalesce({moment}, {latest})" if facts.nulls else moment
-        elif column in table.kinds:
-            cells[name] = _cast(f"t.{facts.at}", facts.sort, table.kinds[column])
-        else:
-            cells[name] = f"t.{facts.at}"
-    if table.kept_key:
-        cells[table.kept_key] = f"t.{table.facts.columns[table.key[0]].at}"
-    joins = []
+def _compute(
+    facts: Facts, table: TablePlan, plan: Plan, ranked: Mapping[str, _Ranked], path: Path
+) -> list[Cells]:
+    """Write the columns that are not as they are staged, in their final order, if there are any;
+    say for all columns of the folder where they come from."""
+    computed, joins = {}, []
     for i, link in enumerate(table.links):
-        cell, join = _parent_row(table, link, tables[link.parent], f"p{i}")
-        cells[link.column] = cell
+        parent = plan.tables[link.parent]
+        cell, join = _parent_row(table, link, parent, ranked[link.parent].path, f"p{i}")
+        computed[link.column] = cell
         joins += [join] * bool(join)
-    chosen = ", ".join(f"{cell} AS {quote(name)}" for name, cell in cells.items())
-    sql = f"SELECT {chosen} FROM {scan(table.facts.path)} t {' '.join(joins)}"
-    return f"{sql} ORDER BY t.file_row_number" if joins else sql
+    new = [link.column for link in table.links if link.column not in table.names.values()]
+    cells = [Cells(table.key_column)] if table.key and not table.key_in_place else []
+    for column, name in table.names.items():
+        at, sort = table.facts.columns[column].at, table.facts.columns[column].sort
+        if name in computed:
+            pass
+        elif column == table.time.column:
+            computed[name] = f"coalesce({_moment(table, 't.')}, {_latest(facts, table)})"
+        elif column in table.kinds and name != table.key_column:
+            computed[name] = _cast(f"t.{at}", sort, table.kinds[column])
+        else:
+            cells.append(Cells(name, staged="" if name == table.key_column else at))
+            continue
+        cells.append(Cells(name, computed=f"n{list(computed).index(name)}"))
+    cells += [Cells(name, computed=f"n{list(computed).index(name)}") for name in new]
+    if table.kept_key:
+        cells.append(Cells(table.kept_key, staged=table.facts.columns[table.key[0]].at))
+    if computed:
+        chosen = ", ".join(f"{cell} AS n{i}" for i, cell in enumerate(computed.values()))
+        order = "t.file_row_number" if joins else ""
+        if ranked[table.name].moved:
+            rows = f"SELECT s, file_row_number AS r FROM {scan(ranked[table.name].path)}"
+            joins.append(f"JOIN ({rows}) o ON o.s = t.file_row_number")
+            order = "o.r"
+        sql = f"SELECT {chosen} FROM {scan(table.facts.path)} t {' '.join(joins)}"
+        _copy(facts, sql + f" ORDER BY {order}" * bool(order), path)
+    return cells
 
 
 def _cast(cell: str, sort: str, kind: str) -> str:
@@ -165,7 +192,9 @@ def _cast(cell: str, sort: str, kind: str) -> str:
     return f"{cell}::{_CASTS[kind]}"
 
 
-def _parent_row(table: TablePlan, link: Link, parent: TablePlan, alias: str) -> tuple[str, str]:
+def _parent_row(
+    table: TablePlan, link: Link, parent: TablePlan, path: Path, alias: str
+) -> tuple[str, str]:
     """The parent's row number as an expression, and the join that it needs, if any."""
     ours = [table.facts.columns[c] for c in link.columns]
     theirs = [parent.facts.columns[c] for c in link.parent_columns]
@@ -183,7 +212,7 @@ def _parent_row(table: TablePlan, link: Link, parent: TablePlan, alias: str) -> 
         as_text = "::VARCHAR" if (mine.sort == "text") != (key.sort == "text") else ""
         on.append(f"t.{mine.at}{as_text} = {alias}.{key.at}{as_text}")
     join = (
-        f"LEFT JOIN (SELECT {keys}, file_row_number AS r FROM {scan(parent.facts.path)}) {alias} "
+        f"LEFT JOIN (SELECT {keys}, file_row_number AS r FROM {scan(path)}) {alias} "
         f"ON {' AND '.join(on)}"
     )
     return f"{alias}.r::BIGINT", join
@@ -216,20 +245,16 @@ def _counts_from_zero(table: TablePlan) -> bool:
     return len(table.key) == 1 and column.counts_rows and column.low == 0
 
 
-def _write_keys(facts: Facts, table: TablePlan, path: Path) -> None:
+def _write_keys(facts: Facts, table: TablePlan, ranked: _Ranked, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     columns = ", ".join(
         f"{table.facts.columns[c].at} AS {quote(table.names.get(c, c))}" for c in table.key
     )
-    _copy(facts, f"SELECT {columns} FROM {scan(table.facts.path)}", path, table, "zstd")
+    _copy(facts, f"SELECT {columns} FROM {scan(ranked.path)}", path)
 
 
-def _copy(facts: Facts, sql: str, path: Path, table: TablePlan, codec: str) -> None:
-    """Write rows of a table to a parquet file, in groups that DuckDB can hold several of."""
-    size = max(table.facts.staged.bytes // max(table.facts.rows, 1), 1)
-    rows = max(2048, min(_GROUP_ROWS, _GROUP_BYTES // size))
-    options = f"(FORMAT parquet, COMPRESSION {codec}, ROW_GROUP_SIZE {rows})"
-    facts.connection.execute(f"COPY ({sql}) TO {_text(path)} {options}")
+def _copy(facts: Facts, sql: str, path: Path) -> None:
+    facts.connection.execute(f"COPY ({sql}) TO {_text(path)} (FORMAT parquet, COMPRESSION zstd)")
 
 
 def _lost(facts: Facts, table: TablePlan, path: Path) -> dict[str, int]:
