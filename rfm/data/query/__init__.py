@@ -1,35 +1,66 @@
-"""The predictive query language: a question in words of SQL becomes a RelBench task.
+"""The predictive query language: a question in words like SQL's becomes a RelBench task.
 
-    compiled = compile_text("PREDICT COUNT(orders.*, 0, 30, days) > 0 FOR EACH customers.id", db)
-    examples = labels(compiled, db, times)           # what is known of the past
-    asked = entities(compiled, db, time)             # whom to predict
-    written = write_task(compiled, db, db.folder)    # tasks/<name>/, for rfm.data.tasks.open_task
+    PREDICT COUNT(orders.*, 0, 30, days) > 0 FOR EACH customers.id
+    PREDICT SUM(orders.total WHERE orders.state = 'sent', 0, 3, months) FOR EACH customers.id
+        WHERE COUNT(orders.*, -90, 0, days) > 0
+    PREDICT LIST_DISTINCT(orders.product_id, 0, 7, days) RANK TOP 10 FOR EACH customers.id
+    PREDICT studies.phase FOR studies.id IN (17, 'NCT0042')
+    PREDICT outcomes.result = 'Positive' FOR EACH studies.id
+
+The language is KumoRFM's PQL, whose every query it reads; ``grammar.lark`` is all of it::
+
+    PREDICT <target> [RANK TOP k | CLASSIFY] FOR [EACH] <table>.<primary key> [= | IN (keys)]
+        [WHERE <condition>] [ASSUMING <condition>]
+    COUNT | SUM | AVG | MIN | MAX | FIRST | LAST | COUNT_DISTINCT | LIST_DISTINCT
+        (<column or expression> [WHERE <condition>] [VIA <foreign key>] [, start, end [, unit]])
+
+Keywords are in any case, names as they are; what is no plain name is written in backticks or double
+quotes (doubled within). Texts are in single or double quotes, with JSON's escapes. ``#`` begins a
+remark. Beyond PQL: arithmetic (``SUM(lines.price * lines.pieces, 0, 7)``, ``COUNT(...) / COUNT(...)
+> 0.5``), conditions as values (``AVG(matches.won = 1, 0, 90)`` is a rate), ``NOW`` (the anchor time)
+and lengths of time (``users.since > NOW - 2 years``), lists of one, years, and
+
+- ``results -> races.circuit_id``: a parent's column, of rows of ``results``; with the foreign key,
+  ``results.race_id -> races.circuit_id``, where there are several. Columns of parents that are
+  reached in one way alone need no path.
+- ``COUNT(matches.* VIA matches.home_id, 0, 30, days)``: which foreign key leads to the entity,
+  where several do; over several, ``VIA lines.order_id -> orders.customer_id``.
+
+What may surprise:
+
+- A window is (start, end] from the anchor time: it leaves its start out and takes its end. Months
+  and years are those of the calendar. Times count in whole seconds, rounded down.
+- Of an empty window COUNT, SUM and COUNT_DISTINCT are 0; other aggregations have no value, and the
+  entity drops out (unless it is asked ``IS NULL``). So does a target that divides by zero.
+- WHERE is decided at each anchor time by what is known then: its windows end at 0, without a window
+  they hold all that was. Entities that come later are not asked about. Rows of parents that come
+  later than a window's end are as if absent.
+- Comparing with a missing value is neither true nor false: WHERE leaves the entity out, a target
+  drops out; a condition within an aggregation counts as false. NaN is missing.
+- ASSUMING keeps the examples that fulfil it. Whoever is to be predicted is taken to fulfil it.
+- ``FOR ... IN`` says who is predicted; examples are of all entities.
+- Rows of a table without a time column lie in no window: a model sees them at any time, so nothing
+  of them can be forecast. WHERE can aggregate them, without a window.
+- A target without aggregation is a value of the entity's own row, or of the one row that it has in
+  a child table (if some have several, the error says which aggregation to write). Its seed time is
+  the entity's time, or else that of the child's row, or else the anchor time. The columns asked for
+  are hidden; of a child all but keys and times are. A label is known when the child's row is.
+- RANK TOP k is for LIST_DISTINCT of a foreign key (k is 10 where it is not said); CLASSIFY asks for
+  each of up to 100 values, those in rows up to the validation timestamp, whether it is listed.
+- Keys are those of the source that a database was imported from (``rfm.data.original_keys``), else
+  row numbers. A key of several columns is a list: ``IN ((10248, 11), (10248, 42))``.
 
 One direction::
 
     text -> Query -> BoundQuery -> CompiledQuery -> Labels | Entities | task folder
-          parse    bind          compile_query     labels, entities, write_task
+         parse    bind         compile_query     labels   entities   write_task
 
-The public names, all importable from here:
+    compiled = compile_text("PREDICT COUNT(orders.*, 0, 30) > 0 FOR EACH customers.id", database)
+    examples = labels(compiled, database, times)     # .entity, .time, .label, .counts.words()
+    asked = entities(compiled, database, time)       # .row, .time, .left_out
+    written = write_task(compiled, database, folder)  # .path, for rfm.data.tasks.open_task
 
-- ``parse(text: str) -> Query``: QueryError with a position for whatever is not the language.
-- ``bind(query: Query, database: Database) -> BoundQuery``: names, types, join paths.
-- ``compile_query(bound: BoundQuery, database: Database) -> CompiledQuery``: the RelBench manifest
-  (``compiled.manifest() -> relbench TaskManifest``): ``kind``, ``task_type``, ``entity_table``,
-  ``entity_column``, ``target_column``, ``time_column``, ``timedelta`` (seconds),
-  ``destination_table``, ``top_k``, ``hidden`` [(table, column)], ``sql``, ``name``, ``classes``.
-- ``compile_text(text: str, database: Database) -> CompiledQuery``: the three in one.
-- ``labels(compiled, database, times: Ints, limits: Limits = Limits()) -> Labels``: at anchor times
-  (unix seconds): ``entity`` [n] rows, ``time`` [n] unix seconds, ``label`` (arrow array [n]: int64
-  0/1, double, string, or list<int64>), ``counts`` (a ``Counts`` per anchor time).
-- ``entities(compiled, database, time: int, keys: Sequence[Any] = (), limits=...) -> Entities``:
-  ``row`` [n], ``time`` [n] (seed times), ``left_out`` (key -> why), for given keys those, else
-  those of ``FOR ... IN``, else all.
-- ``Counts(labelled, dropped, positive, ...)`` with ``.words()``.
-- ``split_times(compiled, database, num_eval_timestamps: int = 1) -> dict[TaskSplit, Ints]``.
-- ``write_task(compiled, database, folder, times: Mapping[TaskSplit, Ints] = {}, limits=...) ->
-  Written(path, counts)``: ``folder/tasks/<compiled.name>/{manifest.yaml,train,val,test.parquet}``.
-- ``QueryError(ValueError)``: ``.text``, ``.start``, ``.end``, message with the line and a caret.
+Whatever is wrong with a query raises a ``QueryError``, a ``ValueError`` that points at it.
 """
 
 from rfm.data.query.answers import Counts, Entities, Labels, count, entities, labels

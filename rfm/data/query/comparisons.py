@@ -24,7 +24,7 @@ _ARTICLES = {
     "duration": "a length of time",
     "null": "NULL",
     "list": "a list",
-    "other": "neither number, text nor time",
+    "other": "something that is neither number, text nor time",
 }
 _TYPES: dict[type, Type] = {
     bool: "boolean", int: "number", float: "number", str: "text", datetime: "datetime",
@@ -33,10 +33,9 @@ _TYPES: dict[type, Type] = {
 
 
 def described(value: Value) -> str:
-    """What a value is, in words."""
-    name = f"{value.table}.{value.column} is " if isinstance(value, Cell) else ""
-    what = "true or false" if name and value.type == "boolean" else _ARTICLES[value.type]
-    return f"{name}{what}"
+    """What a value is, in words: a number (orders.total)."""
+    what = _ARTICLES[value.type]
+    return f"{what} ({value.table}.{value.column})" if isinstance(value, Cell) else what
 
 
 def literal(constant: Constant) -> Fixed:
@@ -58,7 +57,7 @@ def bind_comparison(node: Operation, left: Value, right: tuple[Value, ...], name
     if left.type == "null":
         raise names.wrong("write the other way round: ... IS NULL", left.span)
     if left.type == "other":
-        raise names.wrong(f"{described(left)}; it can only be compared with NULL", left.span)
+        raise names.wrong(f"{described(left)} can only be compared with NULL", left.span)
     if operator in TEXT_OPERATORS:
         for value in (left, *right):
             if value.type != "text":
@@ -102,7 +101,9 @@ def _converted(node: Operation, value: Value, fixed: Fixed, names: Names) -> tup
         try:
             return value, replace(fixed, type="datetime", value=read_date(constant))
         except ValueError as error:
-            raise names.wrong(f"{described(value)}; {error}", fixed.span) from None
+            raise names.wrong(
+                f"{error}, to compare it with {described(value)}", fixed.span
+            ) from None
     if value.type == "text" and fixed.type == "datetime":
         return Apply(value.span, "datetime", "AS TIME", (value,)), fixed
     if node.operator in ("=", "!=", "IN", "NOT IN"):
@@ -146,8 +147,8 @@ def _unlike(node: Operation, left: Value, right: Value, names: Names) -> Excepti
 
 
 def _value(value: Value) -> str:
-    if isinstance(value, Fixed):
-        return f"{_ARTICLES[value.type]} ({value.value!r})"
-    if isinstance(value, Cell):
-        return f"{value.table}.{value.column} ({_ARTICLES[value.type]})"
-    return _ARTICLES[value.type]
+    return (
+        f"{_ARTICLES[value.type]} ({value.value!r})"
+        if isinstance(value, Fixed)
+        else described(value)
+    )

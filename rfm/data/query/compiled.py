@@ -14,6 +14,7 @@ from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Fixed, Fram
 from rfm.data.query.errors import QueryError
 from rfm.data.query.names import Names
 from rfm.data.query.parser import parse
+from rfm.data.query.rows_sql import moment
 from rfm.data.query.run import run
 from rfm.data.query.spelling import PLACEHOLDER, constant, identifier
 from rfm.data.query.sql import Pieces, forecast_pieces, static_pieces
@@ -256,8 +257,6 @@ def _classes(bound: BoundQuery, database: Database) -> tuple[str, ...]:
     sql = f"SELECT DISTINCT {column} AS value FROM {identifier(table.name)} AS r"
     conditions = [f"{column} IS NOT NULL"]
     if table.time_column is not None:
-        from rfm.data.query.sql import moment
-
         until = f"to_timestamp({database.val_timestamp}) AT TIME ZONE 'UTC'"
         conditions.append(f"{moment(table, table.time_column, 'r')} <= {until}")
     sql += f" WHERE {' AND '.join(conditions)} ORDER BY 1 LIMIT {MOST_CLASSES + 1}"

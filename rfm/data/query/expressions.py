@@ -240,6 +240,8 @@ def _argument(node: Aggregation, inner: Scope) -> Value:
         "MAX": ("number", "boolean", "datetime"),
     }
     wanted = fits.get(function, ("number", "boolean", "datetime", "text", "key"))
+    if function == "COUNT":
+        wanted = (*wanted, "other")
     if value.type not in wanted:
         raise inner.wrong(
             f"{function} is for {' or '.join(_PLURALS[t] for t in wanted)}, this is "

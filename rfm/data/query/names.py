@@ -195,7 +195,10 @@ def quoted(name: str) -> str:
 
 @cache
 def _read_schema(path: str, changed: int) -> pa.Schema:
-    return pq.read_schema(path)
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a whole parquet file, write it again: {error}") from None
 
 
 def schema(table: Table) -> pa.Schema:

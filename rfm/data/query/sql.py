@@ -8,113 +8,23 @@ time) are taken for absent: at that time nobody knew them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-
-import pyarrow as pa
+from dataclasses import dataclass
 
 from rfm.data.database import Database, Table
 from rfm.data.query.bound import (
     Aggregate,
-    Anchor,
     Apply,
     BoundQuery,
-    Cell,
     Fixed,
     Frame,
-    Interval,
-    Route,
-    Row,
     Value,
 )
-from rfm.data.query.names import schema
-from rfm.data.query.spelling import constant, identifier, interval
+from rfm.data.query.rows_sql import Source, time_of
+from rfm.data.query.spelling import identifier, interval
+from rfm.data.query.value_sql import COMPARED, spell_function, spell_value
 
 ZERO = ("COUNT", "SUM", "COUNT_DISTINCT")  # of no rows; other aggregates have no value then
-_COMPARED = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-_TEXT: dict[str, str] = {
-    "LIKE": "({0} LIKE {1})",
-    "CONTAINS": "contains({0}, {1})",
-    "STARTS WITH": "starts_with({0}, {1})",
-    "ENDS WITH": "ends_with({0}, {1})",
-}
-
-
-@dataclass
-class Source:
-    """Rows of ``table`` called ``alias``, joined with the parents that are asked for.
-
-    until: SQL of the time up to which parents are known; "" while it does not matter.
-    """
-
-    database: Database
-    table: Table
-    alias: str
-    until: str
-    joins: dict[Route, str] = field(default_factory=dict)
-
-    def cell(self, path: Route, spell: Callable[[str], str]) -> str:
-        """What ``spell`` makes of the alias of the row that a path leads to, NULL where that row is
-        not known yet."""
-        spelled = spell(self._join(path))
-        checks = [
-            f"{time_of(self.database, parent, self.joins[path[: i + 1]])} <= {self.until}"
-            for i, hop in enumerate(path)
-            if (parent := self.database.tables[hop.parent]).time_column is not None
-        ]
-        return f"CASE WHEN {' AND '.join(checks)} THEN {spelled} END" if checks else spelled
-
-    def raw(self, path: Route, column: str) -> str:
-        """The same, known or not."""
-        return f"{self._join(path)}.{identifier(column)}"
-
-    @property
-    def first(self) -> str:
-        return f"{identifier(self.table.name)} AS {self.alias}"
-
-    @property
-    def parents(self) -> str:
-        """The joins that follow ``first`` after FROM."""
-        parts = []
-        for path, alias in self.joins.items():
-            hop = path[-1]
-            parent = self.database.tables[hop.parent]
-            assert parent.primary_key is not None, parent.name
-            child = self.joins.get(path[:-1], self.alias)
-            on = f"{alias}.{identifier(parent.primary_key)} = {child}.{identifier(hop.column)}"
-            parts.append(f"\n  LEFT JOIN {identifier(parent.name)} AS {alias} ON {on}")
-        return "".join(parts)
-
-    @property
-    def timed(self) -> bool:
-        """Whether which rows there are, or what they say, depends on the anchor time."""
-        parents = [self.database.tables[path[-1].parent] for path in self.joins]
-        return any(t.time_column is not None for t in (self.table, *parents))
-
-    def _join(self, path: Route) -> str:
-        for end in range(1, len(path) + 1):
-            self.joins.setdefault(path[:end], f"{self.alias}{len(self.joins) + 1}")
-        return self.joins[path] if path else self.alias
-
-
-def time_of(database: Database, table: Table, alias: str) -> str:
-    """The time column as whole seconds in UTC, rounded down as ``Database.times`` has it."""
-    assert table.time_column is not None, table.name
-    return moment(table, table.time_column, alias)
-
-
-def moment(table: Table, column: str, alias: str) -> str:
-    spelled = f"{alias}.{identifier(column)}"
-    kind = schema(table).field(column).type
-    if pa.types.is_date(kind):
-        return f"CAST({spelled} AS TIMESTAMP)"
-    if pa.types.is_timestamp(kind):
-        if kind.tz is not None:
-            spelled = f"timezone('UTC', {spelled})"
-        elif kind.unit == "s":
-            return spelled
-        return f"date_trunc('second', {spelled})"
-    text = f"TRY_CAST({spelled} AS TIMESTAMPTZ)"
-    return f"date_trunc('second', timezone('UTC', {text}))"
+_LAST = '(SELECT max("timestamp") FROM timestamps)'
 
 
 @dataclass(frozen=True)
@@ -175,47 +85,45 @@ def static_pieces(
     nothing is known."""
     entity = database.tables[bound.entity]
     assert entity.primary_key is not None
-    last = '(SELECT max("timestamp") FROM timestamps)'
+    key = f"e.{identifier(entity.primary_key)}"
     seeds, children = _free("seeds", database), _free("children", database)
-    rows = Source(database, entity, "e", "s.seed")
-    exists = f"s.seed <= {last}"
-    child = ""
-    seed = last
-    value = "NULL"
+    seed, joined, ctes = _LAST, f"{identifier(entity.name)} AS e", []
     if bound.kind == "child":
-        table = database.tables[bound.child]
-        part = Source(database, table, "c", last)
-        owner = part.raw(bound.via[:-1], bound.via[-1].column)
-        own = _Writer(database, part, last, "", "", lambda frame: "")
-        value = label(bound.target, own.value(bound.target))
-        time = time_of(database, table, "c") if table.time_column is not None else last
-        known = f"{time} <= {last}"
-        seed = f"coalesce(c.known, {last})"
-        child = (
-            f"SELECT CAST({owner} AS BIGINT) AS who, {time} AS known, {value} AS label\n  "
-            f"FROM {part.first}{part.parents}\n  WHERE {owner} IS NOT NULL AND {known}"
-        )
-        late = f"c.known > s.seed + {interval(timedelta, 'seconds')}"
-        value = f"CASE WHEN {late} THEN NULL ELSE c.label END"
+        ctes.append(f"{children} AS (\n  {_child(bound, database, label)}\n)")
+        joined += f"\n  LEFT JOIN {children} AS c ON c.who = {key}"
+        seed = f"coalesce(c.known, {_LAST})"
     if entity.time_column is not None:
         seed = time_of(database, entity, "e")
-    who = f"CAST(e.{identifier(entity.primary_key)} AS BIGINT)"
-    joined = f"{identifier(entity.name)} AS e"
-    ctes = []
-    if child:
-        ctes.append(f"{children} AS (\n  {child}\n)")
-        joined += f"\n  LEFT JOIN {children} AS c ON c.who = {who}"
-    ctes.append(f"{seeds} AS (\n  SELECT {seed} AS seed, {who} AS who\n  FROM {joined}\n)")
+    ctes.append(
+        f"{seeds} AS (\n  SELECT {seed} AS seed, CAST({key} AS BIGINT) AS who\n  FROM {joined}\n)"
+    )
+    rows = Source(database, entity, "e", "s.seed")
     writer = _Writer(database, rows, "s.seed", seeds, "who", lambda frame: "")
     where = _all(writer.value(w) for w in bound.where)
+    late = f"c.known > s.seed + {interval(timedelta, 'seconds')}"
+    value = f"CASE WHEN {late} THEN NULL ELSE c.label END"
     if bound.kind == "own":
         value = label(bound.target, writer.value(bound.target))
-    key = f"e.{identifier(entity.primary_key)}"
     tables = f"{seeds} AS s\n  JOIN {rows.first} ON {key} = s.who{rows.parents}"
-    if child:
+    if bound.kind == "child":
         tables += f"\n  LEFT JOIN {children} AS c ON c.who = s.who"
     tables += writer.joins([a for w in bound.where for a in _certain(w)], entity)
+    exists = f"s.seed <= {_LAST}"
     return Pieces((*ctes, *writer.ctes), tables, "s.seed", "s.who", value, exists, where, "TRUE")
+
+
+def _child(bound: BoundQuery, database: Database, label: Callable[[Value, str], str]) -> str:
+    """The SELECT of a child target: whose row it is, since when it is known, and its label."""
+    table = database.tables[bound.child]
+    rows = Source(database, table, "c", _LAST)
+    owner = rows.raw(bound.via[:-1], bound.via[-1].column)
+    writer = _Writer(database, rows, _LAST, "", "", lambda frame: "")
+    value = label(bound.target, writer.value(bound.target))
+    known = time_of(database, table, "c") if table.time_column is not None else _LAST
+    return (
+        f"SELECT CAST({owner} AS BIGINT) AS who, {known} AS known, {value} AS label\n  "
+        f"FROM {rows.first}{rows.parents}\n  WHERE {owner} IS NOT NULL AND {known} <= {_LAST}"
+    )
 
 
 class _Writer:
@@ -240,7 +148,7 @@ class _Writer:
             alias = self._aggregate(value)
             spelled = f'{alias}."value"'
             return f"coalesce({spelled}, 0)" if value.function in ZERO else spelled
-        return _spell(value, self.rows, self.anchor, self.value)
+        return spell_value(value, self.rows, self.anchor, self.value)
 
     def joins(self, certain: Sequence[Aggregate], entity: Table) -> str:
         """The aggregates joined to anchors and entities; ``certain``: those that must be there."""
@@ -272,10 +180,10 @@ class _Writer:
         known = source.cell(aggregate.via[:-1], lambda alias: f"{alias}.{identifier(hop.column)}")
 
         def inner(value: Value) -> str:
-            return _spell(value, source, anchor, inner)
+            return spell_value(value, source, anchor, inner)
 
         conditions = [f"{known} IS NOT NULL", *(inner(c) for c in aggregate.condition)]
-        spelled = _function(aggregate, inner, source)
+        spelled = spell_function(aggregate, inner, source)
         timed = source.timed
         time = []
         if table.time_column is not None:
@@ -313,85 +221,6 @@ def _free(name: str, database: Database) -> str:
     return name
 
 
-def _function(aggregate: Aggregate, spell: Callable[[Value], str], source: Source) -> str:
-    """The aggregate function over rows of ``source``."""
-    function, argument = aggregate.function, aggregate.argument
-    if isinstance(argument, Row):
-        return "count(*)"
-    value = spell(argument)
-    if isinstance(argument, Apply) and argument.type == "boolean":
-        value = f"coalesce({value}, FALSE)"  # as in WHERE, what is unknown does not hold
-    if aggregate.key_of or argument.type == "key":
-        value = f"CAST({value} AS BIGINT)"
-    if function in ("SUM", "AVG"):
-        value = f"CAST({value} AS DOUBLE)"
-    if function in ("FIRST", "LAST"):
-        table = source.table
-        tie = identifier(table.primary_key) if table.primary_key is not None else ""
-        order = f"row(b.{identifier(str(table.time_column))}, {f'b.{tie}' if tie else value})"
-        return f"{'arg_min' if function == 'FIRST' else 'arg_max'}({value}, {order})"
-    if function in ("MIN", "MAX") and argument.type == "boolean":
-        return f"{'bool_and' if function == 'MIN' else 'bool_or'}({value})"
-    if function == "COUNT_DISTINCT":
-        return f"count(DISTINCT {value})"
-    if function == "LIST_DISTINCT":
-        return f"list(DISTINCT {value} ORDER BY {value}) FILTER (WHERE {value} IS NOT NULL)"
-    return f"{function.lower()}({value})"
-
-
-def _spell(value: Value, rows: Source, anchor: str, spell: Callable[[Value], str]) -> str:
-    if isinstance(value, Cell):
-        return _cell(value, rows)
-    if isinstance(value, Fixed):
-        assert value.value is not None, value
-        return constant(value.value)
-    if isinstance(value, Anchor):
-        return anchor
-    if isinstance(value, Interval):
-        return interval(value.number, value.unit)
-    assert isinstance(value, Apply), value
-    return _operation(value, [spell(operand) for operand in value.operands])
-
-
-def _cell(cell: Cell, rows: Source) -> str:
-    table = rows.database.tables[cell.table]
-    kind = schema(table).field(cell.column).type
-
-    def spell(alias: str) -> str:
-        if cell.type == "datetime":
-            return moment(table, cell.column, alias)
-        name = f"{alias}.{identifier(cell.column)}"
-        floating = pa.types.is_floating(kind)
-        return f"nullif({name}, CAST('nan' AS DOUBLE))" if floating else name
-
-    return rows.cell(cell.path, spell)
-
-
-def _operation(value: Apply, operands: Sequence[str]) -> str:
-    operator = value.operator
-    if operator in ("AND", "OR"):
-        return "(" + f" {operator} ".join(operands) + ")"
-    if operator == "NOT":
-        return f"(NOT {operands[0]})"
-    if operator in ("IS NULL", "IS NOT NULL"):
-        return f"({operands[0]} {operator})"
-    if operator == "AS TIME":
-        return f"TRY_CAST({operands[0]} AS TIMESTAMP)"
-    if operator in ("IN", "NOT IN"):
-        return f"({operands[0]} {operator} ({', '.join(operands[1:])}))"
-    if operator in _COMPARED:
-        return f"({operands[0]} {_COMPARED[operator]} {operands[1]})"
-    if operator.removeprefix("NOT ") in _TEXT:
-        said = _TEXT[operator.removeprefix("NOT ")].format(*operands)
-        return f"(NOT {said})" if operator.startswith("NOT ") else said
-    if operator == "/":
-        return f"({operands[0]} / nullif({operands[1]}, 0))"
-    assert operator in ("+", "-", "*"), operator
-    if len(operands) == 1:
-        return f"(- {operands[0]})"
-    return f"({operands[0]} {operator} {operands[1]})"
-
-
 def _all(conditions: Iterable[str]) -> str:
     return " AND ".join(f"({c})" for c in conditions) or "TRUE"
 
@@ -419,6 +248,6 @@ def _valued(target: Value) -> list[Aggregate]:
     """Aggregates without which a target has no value."""
     if isinstance(target, Aggregate):
         return [] if target.function in ZERO else [target]
-    if isinstance(target, Apply) and target.operator in _COMPARED:
+    if isinstance(target, Apply) and target.operator in COMPARED:
         return [a for operand in target.operands for a in _valued(operand)]
     return []

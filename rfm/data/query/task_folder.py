@@ -76,11 +76,7 @@ def write_task(
                 f"{split} has no labelled rows: {rows.counts.words()}; ask about more entities, "
                 "a longer window, or at more times (num_eval_timestamps)"
             )
-    tables = {name: database.fingerprint(name) for name in tables_of(compiled.bound)}
-    spelled = {split: t.tolist() for split, t in times.items()}
-    stamps = [database.val_timestamp, database.test_timestamp, seed]
-    digest = content_hash([compiled.name, tables, spelled, stamps])
-    name = f"{compiled.name.rpartition('-')[0]}-{digest[:12]}"
+    name = _name(compiled, database, times, seed)
     path = folder / "tasks" / name
     with publish(path) as temporary:
         temporary.mkdir(parents=True)
@@ -90,6 +86,17 @@ def write_task(
             pq.write_table(_table(compiled, rows), temporary / f"{split}.parquet")
     counts = {split: rows.counts for split, rows in found.items()}
     return Written(path, {split: len(rows) for split, rows in found.items()}, counts)
+
+
+def _name(
+    compiled: CompiledQuery, database: Database, times: Mapping[TaskSplit, Ints], seed: int
+) -> str:
+    """By everything that its files depend on."""
+    tables = {name: database.fingerprint(name) for name in tables_of(compiled.bound)}
+    spelled = {split: t.tolist() for split, t in times.items()}
+    stamps = [database.val_timestamp, database.test_timestamp, seed]
+    digest = content_hash([compiled.name, tables, spelled, stamps])
+    return f"{compiled.name.rpartition('-')[0]}-{digest[:12]}"
 
 
 def _table(compiled: CompiledQuery, rows: Labels) -> pa.Table:
