@@ -22,6 +22,7 @@ import pandas as pd
 
 from rfm.config import setting
 from rfm.data.database import SourceConfig, open_source
+from rfm.data.schema import words
 from rfm.eval.ask import ANCHOR, PROBABILITY, Answers, AskConfig, answer_frame, ask_query
 from rfm.eval.backtest import Backtest
 from rfm.eval.explain import Explanation
@@ -127,7 +128,7 @@ def _report(
     shown = frame.drop(columns=[*keys, "explanation"], errors="ignore")
     past = backtest.frame if backtest is not None else pd.DataFrame()
     return PredictionRun(
-        title=" ".join(config.query.split()),
+        title=f"{task.database.name}: {words(task.name)}",
         query=config.query,
         task_type=task.task_type,
         database=answers.posed.task.database,

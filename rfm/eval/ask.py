@@ -109,8 +109,11 @@ def ask(model: RelationalModel, posed: Posed, config: AskConfig) -> Answers:
     readers = {"": in_context(model, SHARES)}
     found = asker.ask("test", "rolling", config.context, config.seed, readers, SHARES)[""]
     seen = (*seen_before(model.about, task), *schema_seen(model.about, asker.store))
-    warnings = (*seen, *found.warnings)
-    return Answers(posed, config, found.predictions.value, found.examples, warnings, asker)
+    value, warnings = found.predictions.value, (*seen, *found.warnings)
+    if task.task_type == "regression":  # up to rounding, they are within what has been known
+        label = task.rows("train").label
+        value = np.clip(value, np.nanmin(label), np.nanmax(label))
+    return Answers(posed, config, value, found.examples, warnings, asker)
 
 
 def answer_frame(answers: Answers) -> pd.DataFrame:
