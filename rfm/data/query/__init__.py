@@ -17,14 +17,15 @@ The language is KumoRFM's PQL, whose every query it reads; ``grammar.lark`` is a
 Keywords are in any case, names as they are; what is no plain name is written in backticks or double
 quotes (doubled within). Texts are in single or double quotes, with JSON's escapes. ``#`` begins a
 remark. Beyond PQL: arithmetic (``SUM(lines.price * lines.pieces, 0, 7)``, ``COUNT(...) / COUNT(...)
-> 0.5``), conditions as values (``AVG(matches.won = 1, 0, 90)`` is a rate), ``NOW`` (the anchor time)
-and lengths of time (``users.since > NOW - 2 years``), lists of one, years, and
+> 0.5``), conditions as values (``AVG(matches.won = 1, 0, 90)`` is a rate), ``NOW`` (the anchor
+time) and lengths of time (``users.since > NOW - 2 years``), lists of one, years, and
 
 - ``results -> races.circuit_id``: a parent's column, of rows of ``results``; with the foreign key,
   ``results.race_id -> races.circuit_id``, where there are several. Columns of parents that are
   reached in one way alone need no path.
 - ``COUNT(matches.* VIA matches.home_id, 0, 30, days)``: which foreign key leads to the entity,
-  where several do; over several, ``VIA lines.order_id -> orders.customer_id``.
+  where several do; over several, ``VIA lines.order_id -> orders.customer_id``. Rows of the entity's
+  own table are those that point at it.
 
 What may surprise:
 
@@ -44,7 +45,8 @@ What may surprise:
 - A target without aggregation is a value of the entity's own row, or of the one row that it has in
   a child table (if some have several, the error says which aggregation to write). Its seed time is
   the entity's time, or else that of the child's row, or else the anchor time. The columns asked for
-  are hidden; of a child all but keys and times are. A label is known when the child's row is.
+  are hidden; of a child all but keys and times are. A label is known when the child's row is, and
+  no label at all if that takes longer than any row that is known by the test timestamp.
 - RANK TOP k is for LIST_DISTINCT of a foreign key (k is 10 where it is not said); CLASSIFY asks for
   each of up to 100 values, those in rows up to the validation timestamp, whether it is listed.
 - Keys are those of the source that a database was imported from (``rfm.data.original_keys``), else

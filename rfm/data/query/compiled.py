@@ -288,7 +288,7 @@ def _timedelta(bound: BoundQuery, database: Database) -> int:
     rows, late = np.arange(child.num_rows), database.times(child.name)
     for hop in bound.via:
         rows = np.where(rows >= 0, database.parents(hop.table, hop.column)[rows], -1)
-    linked = rows >= 0
+    linked = (rows >= 0) & (late <= database.test_timestamp)  # of later rows nothing is known yet
     lag = late[linked] - database.times(entity.name)[rows[linked]]
     most = max(1, database.test_timestamp - database.val_timestamp)
     return int(np.clip(lag[lag <= most].max(initial=1), 1, most))

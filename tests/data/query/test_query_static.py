@@ -72,9 +72,8 @@ def test_the_one_row_of_a_child(tmp_path: Path) -> None:
     assert got == expected
     begun = database.times("studies")
     assert all(time == begun[row] for row, time in zip(found.entity, found.time, strict=True))
-    lag = pd.to_timedelta(compiled.timedelta, "s")
-    late = frames["outcomes"].published - frames["studies"].begun[frames["outcomes"].study].values
-    assert lag == late.max()
+    lag = known.published - frames["studies"].begun[known.study].values
+    assert pd.to_timedelta(compiled.timedelta, "s") == lag.max()
 
 
 def test_nothing_of_the_child_is_seen(tmp_path: Path) -> None:
@@ -124,6 +123,27 @@ def test_very_late_rows_are_no_labels(tmp_path: Path) -> None:
     assert compiled.timedelta <= seconds(TEST) - seconds(VAL)
     found = labels(compiled, database, [seconds("2031-01-01")])
     assert frames["outcomes"].study[0] not in found.entity
+
+
+def test_what_comes_after_the_test_timestamp_moves_nothing(tmp_path: Path) -> None:
+    """Not how long labels take to be known, either."""
+    frames = _studies()
+    database = _open(tmp_path, frames)
+    compiled = compile_text(_POSITIVE, database)
+    rng = np.random.default_rng(0)
+    later = np.flatnonzero(frames["outcomes"].published > pd.Timestamp(TEST))
+    assert later.size > 20
+    noise = pd.Timestamp(TEST) + pd.to_timedelta(rng.integers(1, 70, later.size), "D")
+    frames["outcomes"].loc[later, "published"] = noise
+    frames["outcomes"].loc[later, "result"] = "Positive"
+    noisy = _open(tmp_path / "noisy", frames)
+    again = compile_text(_POSITIVE, noisy)
+    assert again.timedelta == compiled.timedelta
+    ours, theirs = (_written(c, d) for c, d in ((compiled, database), (again, noisy)))
+    for split in ("train", "val"):
+        for part in ("entity", "time", "label"):
+            one, other = (getattr(task.rows(split), part) for task in (ours, theirs))
+            assert one.tolist() == other.tolist()
 
 
 def test_several_rows_of_a_child_need_an_aggregation(tmp_path: Path) -> None:
