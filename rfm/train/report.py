@@ -36,11 +36,24 @@ def write_report(rows: Sequence[dict[str, Any]], run_dir: Path) -> None:
         table.add_row(*(_show(row[column]) for column in COLUMNS))
     Console(stderr=True, width=110).print(table)
     _log.info(
-        "\nThe pretrained model is in %s (curves: %s, all results: %s).\nNext:\n"
-        '  from rfm import RelationalModel; RelationalModel.from_pretrained("%s")\n'
-        "  python -m pretrain config=configs/pretrain/small.yaml data.root=<RelBench folders>\n",
-        run_dir / "model", run_dir / "curves.png", run_dir / "pretrain.csv", run_dir / "model",
+        "\nThe pretrained model is in %s (curves: %s, all results: %s).\nNext:\n%s",
+        run_dir / "model", run_dir / "curves.png", run_dir / "pretrain.csv",
+        _next(run_dir / "model", any(row["objective"] == "context" for row in rows)),
     )  # fmt: skip
+
+
+def _next(model: Path, answers: bool) -> str:
+    """What to do with a model, which may have learnt to answer from examples."""
+    if answers:
+        return (
+            f'  rfm predict "PREDICT COUNT(orders.*, 0, 30, days) > 0 FOR EACH customers.id" '
+            f"checkpoint={model} database=<URL, file or folder> out=answers.parquet\n"
+        )
+    return (
+        f'  from rfm import RelationalModel; RelationalModel.from_pretrained("{model}")\n'
+        "  python -m pretrain episodes.per_batch=2  # learns to answer queries: rfm predict\n"
+        "  python -m pretrain config=configs/pretrain/small.yaml data.root=<RelBench folders>\n"
+    )
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
