@@ -12,8 +12,7 @@ question is asked again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +24,12 @@ from rfm.data.laid import LaidTask
 from rfm.data.serialise import TokenIds
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime
+from rfm.eval.explain_links import explain_links
 from rfm.eval.explain_occlusion import Asked, Situation
 from rfm.eval.explain_parts import Key, Looked, Part, split_moves
 from rfm.eval.explain_rows import QUESTION, Layout, MeanStates, SomeRows
+from rfm.eval.explain_signals import Explanation as Explanation
+from rfm.eval.explain_signals import Signal as Signal
 from rfm.eval.explain_words import Facts, path_words, say, table_at
 from rfm.eval.zero_shot import ZeroShot, ZeroShotRecommendation
 from rfm.nn.attribution import HeadMoves, split_by_head
@@ -45,58 +47,6 @@ class ExplainConfig:
     points: int = setting(8, ge=1, help="steps from the examples' mean to the question")
     signals: int = setting(10, ge=1, help="signals kept per answer, the strongest")
     checked: int = setting(5, ge=0, help="of these, how many are checked by occlusion")
-
-
-@dataclass(frozen=True)
-class Signal:
-    """What moved one answer.
-
-    path: the foreign keys walked from the entity to the table, "" where it is the entity itself.
-    column: "" where it is about the rows as such: how many they are, how old, what they are taken
-    whole. rows: numbers of rows within the table, the latest first, at most 64 of them. weight: its
-    share of all that moved the answer, from -1 to 1, more than 0 where it raised the answer.
-    occluded: by how much the answer changes when these rows are deleted (or the cell, where it is
-    one of the entity's own), in the answer's unit; 0 where that was not checked. words: a sentence.
-    """
-
-    path: str
-    table: str
-    column: str
-    rows: tuple[int, ...]
-    weight: float
-    occluded: float
-    checked: bool
-    words: str
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Of the answer to a question about an entity (a row of the entity table) at a time (unix
-    seconds).
-
-    answer: the chance of the class ``chosen`` (of two classes: of the second), or a number, the
-    mean of its distribution, in the task's unit. baseline: the same of the examples' mean question.
-    signals: the strongest first. note: why there is none, "" where there are some.
-    """
-
-    entity: int
-    time: int
-    answer: float
-    baseline: float
-    chosen: str
-    signals: tuple[Signal, ...]
-    note: str = ""
-
-    @property
-    def top_signal(self) -> str:
-        """The strongest signal in words, else why there is none."""
-        return self.signals[0].words if self.signals else self.note
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON, which has no number for an answer that is not known."""
-        found = {**asdict(self), "top_signal": self.top_signal}
-        known = np.isfinite([self.answer, self.baseline]).all()
-        return found if known else {**found, "answer": None, "baseline": None}
 
 
 class Explainer:
@@ -312,15 +262,12 @@ def explain(
     config: ExplainConfig = ExplainConfig(),
 ) -> tuple[Explanation, ...]:
     """Why the answers to rows ``at`` [n] of a split are what they are, as ``asker.ask`` gives them
-    from the same ``context`` and ``seed``."""
-    rows = asker.task.rows(split)
-    note = ""
+    from the same ``context`` and ``seed``; of a recommendation, why the best one is the best."""
     if isinstance(asker, ZeroShotRecommendation):
-        note = "recommendations are not explained"
-    elif not context or not asker.known(split).size:
+        return explain_links(asker, split, regime, context, seed, at.tolist())
+    if not context or not asker.known(split).size:
+        rows, nan = asker.task.rows(split), float("nan")
         note = "answers without examples are not explained"
-    if isinstance(asker, ZeroShotRecommendation) or note:
-        nan = float("nan")
         return tuple(
             Explanation(int(rows.entity[i]), int(rows.time[i]), nan, nan, "", (), note) for i in at
         )

@@ -301,15 +301,22 @@ class ZeroShotRecommendation:
     ) -> dict[str, ZeroShotAnswer]:
         """The best destinations for all rows of a split, under the first name; other readers, and
         shares, have no answer."""
-        draws = range(self.config.draws)
-        rngs = [np.random.default_rng([seed, _STREAM, draw]) for draw in draws]
-        predictions, count = self.links.ask(split, regime, context, self.config.mix, rngs)
+        mix, rngs = self.config.mix, self._rngs(seed)
+        predictions, count = self.links.ask(split, regime, context, mix, rngs)
         warnings = []
         if count < context:
             name = self.task.full_name
             warnings.append(f"{name}: {count} examples are known, fewer than context={context}")
             _log.warning("%s", warnings[0])
         return {next(iter(readers)): ZeroShotAnswer(predictions, count, tuple(warnings))}
+
+    def weigh(self, split: TaskSplit, regime: Regime, context: int, seed: int) -> Floats:
+        """What the numbers known of a pair are worth in these answers, see ``ZeroShotLinks``."""
+        return self.links.weigh(split, regime, context, self.config.mix, self._rngs(seed))[0]
+
+    def _rngs(self, seed: int) -> list[np.random.Generator]:
+        draws = range(self.config.draws)
+        return [np.random.default_rng([seed, _STREAM, draw]) for draw in draws]
 
 
 def open_zero_shot(

@@ -79,15 +79,7 @@ class ZeroShotLinks:
             rngs: of draws of the examples, whose weights are averaged.
         """
         questions = self.sampler.ask([split], regime)
-        stale = questions.now - questions.cutoff
-        first = np.concatenate([self.first.cpu().numpy()[0], [1.0]]).astype(np.float64)
-        weights = []
-        for rng in rngs:
-            examples = self._examples(split, context, mix, np.unique(questions.entity), rng)
-            moments = np.unique(examples.now).tolist()
-            found = [c for now in moments for c in self._choices(examples, now, stale, rng)]
-            weights.append(fit_choices(found, first))
-        weight = np.mean(weights, axis=0)
+        weight, count = self.weigh(split, regime, context, mix, rngs)
         device = self.head.seen.weight.device
         tower = copy.deepcopy(self.head.link.query[-1])
         with torch.no_grad():
@@ -98,7 +90,28 @@ class ZeroShotLinks:
         with torch.no_grad():
             self.head.seen.weight.copy_(self.first.to(device))
             self.head.link.query[-1].load_state_dict(tower.state_dict())
-        return Predictions.of(self.task, split, value), len(examples)
+        return Predictions.of(self.task, split, value), count
+
+    def weigh(
+        self,
+        split: TaskSplit,
+        regime: Regime,
+        context: int,
+        mix: SupportMix,
+        rngs: Sequence[np.random.Generator],
+    ) -> tuple[Floats, int]:
+        """What each number that is known of a pair, and last the towers' score, is worth; and how
+        many examples say so. See ``ask``."""
+        questions = self.sampler.ask([split], regime)
+        stale = questions.now - questions.cutoff
+        first = np.concatenate([self.first.cpu().numpy()[0], [1.0]]).astype(np.float64)
+        weights = []
+        for rng in rngs:
+            examples = self._examples(split, context, mix, np.unique(questions.entity), rng)
+            moments = np.unique(examples.now).tolist()
+            found = [c for now in moments for c in self._choices(examples, now, stale, rng)]
+            weights.append(fit_choices(found, first))
+        return np.asarray(np.mean(weights, axis=0)), len(examples)
 
     def _examples(
         self,
@@ -134,19 +147,28 @@ class ZeroShotLinks:
         chosen = np.concatenate(own)
         others = rng.choice(visible, min(_CANDIDATES, visible.size), replace=False)
         pool = np.union1d(chosen[np.isin(chosen, visible)], others)
-        batch = self.sampler.pose(examples, number, pool, (now, cutoff), 0)
+        features, positives = self.features(examples, number, pool, (now, cutoff))
+        drawn, found = np.isin(pool, others), []
+        for feature, positive in zip(features, positives, strict=True):
+            stands = drawn | positive  # what others chose is no fair draw
+            if positive.any():
+                found.append(Choices(feature[stands], positive[stands]))
+        return found
+
+    @torch.no_grad()
+    def features(
+        self, asked: Questions, number: Ints, destination: Ints, moment: tuple[int, int]
+    ) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """[Q, P, F] of questions, by number, and destinations [P], as of a moment (now, cutoff):
+        what is known of each pair, and last the towers' score; and which [Q, P] are labels."""
+        batch = self.sampler.pose(asked, number, destination, moment, 0)
         batch = batch.to(self.head.seen.weight.device)
         with evaluating(self.model):
             states = self.model.backbone(batch)
             query, candidate = self.head.queries(states, batch), self.head.candidates(states, batch)
         tower = (query @ candidate.T).float() / query.shape[1] ** 0.5
         features = torch.cat([batch.seen, tower[..., None]], dim=2).cpu().double().numpy()
-        drawn, found = np.isin(pool, others), []
-        for feature, positive in zip(features, batch.positive.cpu().numpy(), strict=True):
-            stands = drawn | positive  # what others chose is no fair draw
-            if positive.any():
-                found.append(Choices(feature[stands], positive[stands]))
-        return found
+        return features, batch.positive.cpu().numpy()
 
 
 def fit_choices(choices: list[Choices], first: Floats) -> Floats:

@@ -17,7 +17,12 @@ from rfm.eval.explain import ExplainConfig, Explainer, explain
 from rfm.eval.explain_parts import split_moves
 from rfm.eval.explain_rows import LABEL, QUESTION, Layout, walk
 from rfm.eval.explain_words import path_words, table_at
-from rfm.eval.zero_shot import ZeroShot, in_context, open_zero_shot
+from rfm.eval.zero_shot import (
+    ZeroShot,
+    ZeroShotRecommendation,
+    in_context,
+    open_zero_shot,
+)
 from rfm.nn.attribution import split_by_head
 from rfm.nn.model import RelationalModel
 from tests.eval.test_zero_shot import CONFIG, LABELLED, model, task_of
@@ -191,12 +196,35 @@ def test_the_cache_hardly_matters_and_draws_are_averaged(
 def test_what_is_not_explained_is_said(
     model: RelationalModel, task_shop: Path, task_cache: Path
 ) -> None:
-    links = open_zero_shot(model, task_of(task_shop, "next"), task_cache, CONFIG, False)
-    (one,) = explain(links, "test", "rolling", 24, 0, FIRST[:1])
-    assert (one.signals, one.top_signal) == ((), "recommendations are not explained")
-    assert json.loads(json.dumps(one.as_dict(), allow_nan=False))["answer"] is None
     asker = opened(model, task_shop, task_cache, "buys")
     (one,) = explain(asker, "test", "rolling", 0, 0, FIRST[:1])
-    assert one.top_signal == "answers without examples are not explained"
+    assert (one.signals, one.top_signal) == ((), "answers without examples are not explained")
+    assert json.loads(json.dumps(one.as_dict(), allow_nan=False))["answer"] is None
     with pytest.raises(ValueError, match=r"no example to explain answers with: give context=1"):
         Explainer(asker, "test", "rolling", 0, 0, SOME)
+
+
+@pytest.mark.parametrize("context", [0, 24])
+def test_the_best_destination_is_explained(
+    model: RelationalModel, task_shop: Path, task_cache: Path, context: int
+) -> None:
+    asker = open_zero_shot(model, task_of(task_shop, "next"), task_cache, CONFIG, False)
+    assert isinstance(asker, ZeroShotRecommendation)
+    own = {"own": in_context(model)}
+    best = asker.ask("test", "rolling", context, 0, own)["own"].predictions.value[FIRST, 0]
+    found = explain(asker, "test", "rolling", context, 0, FIRST)
+    questions = asker.links.sampler.ask(["test"], "rolling")
+    for i, one in zip(FIRST, found, strict=True):
+        assert one.chosen == str(int(best[i]))
+        assert (one.entity, one.time) == (questions.entity[i], questions.now[i])
+        moment = int(questions.now[i]), int(questions.cutoff[i])
+        visible = asker.links.sampler.visible(moment[1])
+        weight = asker.weigh("test", "rolling", context, 0)
+        score = asker.links.features(questions, np.array([i]), visible, moment)[0][0] @ weight
+        assert visible[score.argmax()] == int(best[i])
+        assert one.answer == pytest.approx(score.max(), rel=1e-4)
+        assert one.baseline == pytest.approx(score.mean(), rel=1e-4)
+        assert sum(abs(signal.weight) for signal in one.signals) == pytest.approx(1)
+        shares = sum(signal.weight for signal in one.signals)
+        assert np.sign(shares) == np.sign(one.answer - one.baseline)
+        assert json.dumps(one.as_dict(), allow_nan=False)

@@ -1,0 +1,103 @@
+"""Why a destination is recommended: what is known of the pair, against the other destinations.
+
+The score of a destination is linear in what is known of it and the entity, so that each number's
+weight x (its value - the destinations' mean) is its share, without anything left over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from rfm.data.batch import SEEN_FEATURES
+from rfm.data.task_rows import TaskSplit
+from rfm.data.tasks import Regime, Task
+from rfm.eval.explain_signals import Explanation, Signal
+from rfm.eval.zero_shot import ZeroShotRecommendation, in_context
+
+_OTHERS = 255  # destinations that the best one is held against
+_GROUPS = {
+    "met": ("met_1", "met_3", "met"),
+    "near": ("near", "near_lately"),
+    "share": ("share_1", "share_3", "share"),
+    "children": ("children_lately", "children"),
+}
+_TOWERS = "states"
+
+
+def explain_links(
+    asker: ZeroShotRecommendation,
+    split: TaskSplit,
+    regime: Regime,
+    context: int,
+    seed: int,
+    at: Sequence[int],
+) -> tuple[Explanation, ...]:
+    """Of the best destination for each of the rows ``at`` of a split. An explanation's answer and
+    baseline are scores: of that destination, and the mean of all, or of some drawn at random. What
+    signals name is not checked by occlusion."""
+    links, task = asker.links, asker.task
+    best = asker.ask(split, regime, context, seed, {"own": in_context(links.model)})["own"]
+    weight = asker.weigh(split, regime, context, seed)
+    questions = links.sampler.ask([split], regime)
+    found = []
+    for i in at:
+        moment = int(questions.now[i]), int(questions.cutoff[i])
+        visible, first = links.sampler.visible(moment[1]), int(best.predictions.value[i, 0])
+        rng = np.random.default_rng([seed, i])
+        others = rng.choice(visible, min(_OTHERS, visible.size), replace=False)
+        pool = np.union1d(others, [first])
+        number = np.array([i])
+        features = links.features(questions, number, pool, moment)[0][0]
+        place = int(np.searchsorted(pool, first))
+        mean = features.mean(0)
+        moved = weight * (features[place] - mean)
+        found.append(
+            Explanation(
+                entity=int(questions.entity[i]),
+                time=moment[0],
+                answer=float(features[place] @ weight),
+                baseline=float(mean @ weight),
+                chosen=str(first),
+                signals=_signals(task, first, features[place], moved),
+            )
+        )
+    return tuple(found)
+
+
+def _signals(
+    task: Task, destination: int, value: npt.NDArray[np.float64], moved: npt.NDArray[np.float64]
+) -> tuple[Signal, ...]:
+    index = {name: f for f, name in enumerate(SEEN_FEATURES)}
+    share = {name: moved[[index[f] for f in own]].sum() for name, own in _GROUPS.items()}
+    share[_TOWERS] = moved[-1]
+    total = max(sum(abs(one) for one in share.values()), 1e-12)
+    own = f"{task.name}.{task.entity_column}"
+    places = {
+        "met": (own, task.name, task.target, ()),
+        "near": ("", task.destination_table, "", (destination,)),
+        "share": (f"{task.name}.{task.target}", task.name, task.target, ()),
+        "children": ("", task.destination_table, "", (destination,)),
+        _TOWERS: ("", task.destination_table, "", (destination,)),
+    }
+    return tuple(
+        Signal(*places[name], float(share[name] / total), 0.0, False, _say(task, name, share[name]))
+        for name in sorted(share, key=lambda name: -abs(share[name]))
+        if share[name]
+    )
+
+
+def _say(task: Task, name: str, moved: float) -> str:
+    one, of = f"this row of {task.destination_table}", f"this row of {task.entity_table}"
+    more = "more" if moved > 0 else "less"
+    verb = "raises it" if moved > 0 else "lowers it"
+    said = {
+        "met": f"{one} was among {of}'s past labels {more} than others",
+        "near": f"rows around {of} point at {one} {more} than at others",
+        "share": f"{one} is {more} frequent among all past labels than others",
+        "children": f"{more} rows point at {one} than at others",
+        _TOWERS: f"what the rows around {of} and {one} are as a whole",
+    }[name]
+    return f"{said}, which {verb}" if name != _TOWERS else f"{said} {verb}"
