@@ -45,8 +45,10 @@ What may surprise:
 - A target without aggregation is a value of the entity's own row, or of the one row that it has in
   a child table (if some have several, the error says which aggregation to write). Its seed time is
   the entity's time, or else that of the child's row, or else the anchor time. The columns asked for
-  are hidden; of a child all but keys and times are. A label is known when the child's row is, and
-  no label at all if that takes longer than any row that is known by the test timestamp.
+  are hidden; of a child, and of tables that point at it, all but keys and times are. A label is
+  known when the child's row is, and none at all if that takes longer than for any row that is known
+  by the test timestamp. What else tells the answer (a sum beside its parts) is not known here.
+- FORECAST ... TIMEFRAMES is read, and refused.
 - RANK TOP k is for LIST_DISTINCT of a foreign key (k is 10 where it is not said); CLASSIFY asks for
   each of up to 100 values, those in rows up to the validation timestamp, whether it is listed.
 - Keys are those of the source that a database was imported from (``rfm.data.original_keys``), else

@@ -12,7 +12,7 @@ from rfm.data.database import Database
 from rfm.data.query.binder import bind, cells
 from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Fixed, Frame, Value
 from rfm.data.query.errors import QueryError
-from rfm.data.query.names import Names
+from rfm.data.query.names import Names, shortest
 from rfm.data.query.parser import parse
 from rfm.data.query.rows_sql import moment
 from rfm.data.query.run import run
@@ -312,8 +312,8 @@ def aggregates(value: Value) -> list[Aggregate]:
 
 
 def _hidden(bound: BoundQuery, database: Database) -> tuple[tuple[str, str], ...]:
-    """Columns that tell the answer to a static target: the entity's own, or all that a child says
-    beside its keys and time."""
+    """Columns that tell the answer to a static target: the entity's own, or all that the child and
+    the rows that point at it say beside their keys and times."""
     if bound.kind == "own":
         found = [(cell.table, cell.column) for cell in cells(bound.target)]
         table = database.tables[bound.entity]
@@ -327,9 +327,17 @@ def _hidden(bound: BoundQuery, database: Database) -> tuple[tuple[str, str], ...
         return tuple(dict.fromkeys(found))
     if bound.kind == "forecast":
         return ()
-    child = database.tables[bound.child]
-    kept = {*child.keys, child.time_column}
-    return tuple((child.name, column) for column in child.columns if column not in kept)
+    tables = [
+        table
+        for name, table in database.tables.items()
+        if name == bound.child or (name != bound.entity and shortest(database, name, bound.child))
+    ]
+    return tuple(
+        (table.name, column)
+        for table in tables
+        for column in table.columns
+        if column not in table.keys and column != table.time_column
+    )
 
 
 def _target_name(bound: BoundQuery, taken: set[str]) -> str:

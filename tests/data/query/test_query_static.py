@@ -84,6 +84,23 @@ def test_nothing_of_the_child_is_seen(tmp_path: Path) -> None:
     assert visible_database(task).tables["outcomes"].columns == ("id", "published", "study")
 
 
+def test_nothing_that_points_at_the_child_is_seen(tmp_path: Path) -> None:
+    """An analysis of an outcome tells its result as well; a visit of the study does not."""
+    frames = _studies()
+    count = len(frames["outcomes"])
+    frames["analyses"] = pd.DataFrame({"outcome": np.arange(count), "p_value": 0.5})
+    frames["visits"] = pd.DataFrame({"study": np.arange(count), "fever": 37.0})
+    keys = {
+        **_KEYS,
+        "analyses": {"fkeys": {"outcome": "outcomes"}},
+        "visits": {"fkeys": {"study": "studies"}},
+    }
+    compiled = compile_text(_POSITIVE, _open(tmp_path, frames, keys))
+    assert set(compiled.hidden) == {
+        ("outcomes", "result"), ("outcomes", "effect"), ("analyses", "p_value"),
+    }  # fmt: skip
+
+
 def test_splits_by_what_is_known(tmp_path: Path) -> None:
     frames = _studies()
     database = _open(tmp_path, frames)
