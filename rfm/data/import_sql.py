@@ -14,9 +14,11 @@ The folder holds `manifest.yaml`, `db/<table>.parquet`, the source's own keys in
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import logging
 import re
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,6 +111,8 @@ def import_database(source: str, out: Path, options: ImportConfig) -> Import:
         with tempfile.TemporaryDirectory(prefix="rfm-import-") as temporary:
             return _dry_run(source, out, options, said, given, Path(temporary), began)
     _check_out(out, options.overwrite)
+    # what opens the folder in the end takes a second to import: meanwhile rows are read
+    threading.Thread(target=importlib.import_module, args=("relbench.manifest",)).start()
     with _replacing(out) as folder:
         work = folder / _WORK
         work.mkdir(parents=True)

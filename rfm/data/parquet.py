@@ -17,7 +17,8 @@ def read_batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.R
     Raises:
         ValueError: if the file is damaged.
     """
-    with pq.ParquetFile(path) as file:
+    # with pre_buffer, Arrow reads all of the columns ahead
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in _whole(file.iter_batches(batch_size=rows, columns=list(columns)), path):
             yield _without_views(batch.select(list(columns)))
 

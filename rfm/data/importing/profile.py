@@ -12,12 +12,13 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from rfm.data.importing.duck_connection import connect_duck
-from rfm.data.importing.names import unmarked
+from rfm.data.importing.names import split_id, unmarked
 from rfm.data.importing.stage import Staged
 
 Sort = Literal["integer", "real", "text", "boolean", "time"]
 _ISO = r"^\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?\s*$"
 _LONGEST_KEY = 1000  # bytes: longer texts are read, not looked up
+_MANY, _HEAD = 1_000_000, 5000
 _ALMOST = 0.9  # of values that a sketch counts as different: perhaps all of them are
 
 
@@ -30,7 +31,7 @@ class ColumnFacts:
     sort: Sort
     rows: int
     nulls: int
-    distinct: int  # exact where `unique`; else off by some percent
+    distinct: int  # exact where `unique`; else off by some percent, or more of fractions and times
     unique: bool  # all values differ and none is null
     low: Any
     high: Any
@@ -81,17 +82,28 @@ class Facts:
     def table(self, name: str, staged: Staged) -> TableFacts:
         """All columns of a staged table."""
         described = list(zip(staged.table.readable, staged.table.types, strict=True))
-        cells = [cell for _, field in described for cell in _cells(field)]
+        heads = self._heads(staged)
+        cells = [
+            cell
+            for (_, field), head in zip(described, heads, strict=True)
+            for cell in _cells(field, head, field.name in staged.rising)
+        ]
         found = self._row(f"SELECT {', '.join(cells)} FROM {scan(staged.path)}")
         columns = {}
         for i, (source, field) in enumerate(described):
             n, distinct, low, high, odd, longest = found[6 * i : 6 * i + 6]
             sort, nulls = _sort(field.type), staged.rows - int(n)
+            if distinct is None:
+                distinct = 1 if low == high and n else heads[i].share * int(n)
             unique = field.name in staged.rising
-            short = int(longest or 0) <= _LONGEST_KEY
-            if not unique and sort in ("integer", "text") and not nulls and staged.rows and short:
-                almost = int(distinct) >= _ALMOST * staged.rows
-                unique = almost and self.distinct(staged.path, [field.name]) == staged.rows
+            if not unique and sort in ("integer", "text") and not nulls and staged.rows:
+                almost = (
+                    int(distinct) >= _ALMOST * staged.rows and int(longest or 0) <= _LONGEST_KEY
+                )
+                # a text of many rows is looked at only where its name says that it may be a key
+                named = sort == "integer" or staged.rows <= _MANY or split_id(source.name)[1] != ""
+                unique = almost and named
+                unique = unique and self.distinct(staged.path, [field.name]) == staged.rows
             columns[source.name] = ColumnFacts(
                 source.name,
                 field.name,
@@ -106,6 +118,17 @@ class Facts:
                 sort == "text" and int(n) > 0 and not odd,
             )
         return TableFacts(name, staged, columns)
+
+    def _heads(self, staged: Staged) -> list[_Head]:
+        """What the first rows say of each column, which spares questions to all of them."""
+        cells = []
+        for field in staged.table.types:
+            odd = _odd(field)
+            cells += [odd, f"count(DISTINCT {field.name}) / greatest(count({field.name}), 1)"]
+        rows = f"(SELECT * FROM {scan(staged.path)} LIMIT {_HEAD})"
+        found = self._row(f"SELECT {', '.join(cells)} FROM {rows}")
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return [_Head(bool(odd), float(share)) for odd, share in pairs]
 
     def distinct(self, path: Path, columns: list[str]) -> int:
         """Different combinations of values, exactly, of rows without null in them."""
@@ -188,14 +211,33 @@ def _sort(kind: pa.DataType) -> Sort:
     return "time" if pa.types.is_timestamp(kind) else "text"
 
 
-def _cells(field: pa.Field) -> list[str]:
-    """Not null, different values, lowest, highest, whether one is not whole or no time, longest."""
+@dataclass(frozen=True)
+class _Head:
+    """Of a column's first rows: whether one is no whole number or no time (by its type), and the
+    share of values that differ."""
+
+    odd: bool
+    share: float
+
+
+def _odd(field: pa.Field) -> str:
+    """Whether a number has a fraction, or a text is no time."""
+    c, sort = field.name, _sort(field.type)
+    if sort == "real":
+        return f"coalesce(bool_or({c} <> floor({c})), false)"
+    if sort == "text":
+        return (
+            f"coalesce(bool_or(NOT regexp_matches({c}, '{_ISO}') "
+            f"OR try_cast({c} AS TIMESTAMPTZ) IS NULL), false)"
+        )
+    return "false"
+
+
+def _cells(field: pa.Field, head: _Head, rising: bool) -> list[str]:
+    """Not null, different values (null: not asked), lowest, highest, odd, longest."""
     c, sort = field.name, _sort(field.type)
     ends = [f"min({c})", f"max({c})"] if sort in ("integer", "time", "real") else ["NULL", "NULL"]
-    odd = "false"
-    if sort == "real":
-        odd = f"bool_or({c} <> floor({c}))"
-    elif sort == "text":
-        odd = f"bool_or(NOT regexp_matches({c}, '{_ISO}') OR try_cast({c} AS TIMESTAMPTZ) IS NULL)"
+    counted = sort in ("integer", "text") or (sort == "real" and not head.odd)
+    distinct = f"approx_count_distinct({c})" if counted and not rising else "NULL"
     longest = f"max(strlen({c}))" if sort == "text" else "0"
-    return [f"count({c})", f"approx_count_distinct({c})", *ends, odd, longest]
+    return [f"count({c})", distinct, *ends, "true" if head.odd else _odd(field), longest]

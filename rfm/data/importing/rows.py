@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rfm.data.importing.parquet_writer import write_groups
 from rfm.data.importing.stage import Staged
 
 _BATCH_BYTES = 8 << 20
@@ -31,6 +32,7 @@ class Cells:
     name: str
     staged: str = ""
     computed: str = ""
+    repeats: bool = True  # whether values come back often
 
 
 def write_rows(
@@ -53,20 +55,14 @@ def write_rows(
     types = {**_types(staged.path), **narrow.types}
     types[""] = pa.int64()
     schema = pa.schema([(cell.name, types[cell.staged or cell.computed]) for cell in cells])
-    at, held, held_bytes, held_rows = 0, [], 0, 0
-    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+    at, dictionary = 0, [cell.name for cell in cells if cell.repeats]
+    with write_groups(out, schema, "snappy", dictionary, _GROUP_ROWS, _GROUP_BYTES) as groups:
         for batch in batches:
             found = {**_columns(batch), **_columns(narrow.take(len(batch)))}
             number = pa.array(np.arange(at, at + len(batch)))
             arrays = [found.get(c.staged or c.computed, number) for c in cells]
-            held.append(pa.table(arrays, schema=schema))
-            at, held_rows = at + len(batch), held_rows + len(batch)
-            held_bytes += held[-1].nbytes
-            if held_bytes >= _GROUP_BYTES or held_rows >= _GROUP_ROWS:
-                writer.write_table(pa.concat_tables(held))
-                held, held_bytes, held_rows = [], 0, 0
-        if held:
-            writer.write_table(pa.concat_tables(held))
+            groups.add(pa.table(arrays, schema=schema))
+            at += len(batch)
     assert at == staged.rows, (at, staged.rows)
 
 
@@ -119,7 +115,8 @@ def _reordered(
 
 
 def _batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
+    # with pre_buffer, Arrow reads the whole file ahead
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
         yield from file.iter_batches(batch_size=rows, columns=list(columns))
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from rfm.data.importing.parquet_writer import write_groups
 from rfm.data.importing.source import Source, SourceTable
 
-_GROUP_BYTES = 48 << 20
+_GROUP_BYTES = 32 << 20
 _GROUP_ROWS = 500_000
 
 
@@ -31,27 +31,15 @@ def stage_table(source: Source, table: SourceTable, where: str, limit: int, path
     """Stream the first `limit` (0: all) rows to a parquet file; memory is bounded by a batch."""
     types = table.types
     rising = _Rising(types)
-    held: list[pa.RecordBatch] = []
-    rows, all_bytes, held_bytes = 0, 0, 0
-    with pq.ParquetWriter(path, types, compression="snappy", use_dictionary=False) as writer:
-
-        def flush() -> None:
-            if held:
-                writer.write_table(pa.Table.from_batches(held, types), row_group_size=_GROUP_ROWS)
-                held.clear()
-
+    rows, size = 0, 0
+    with write_groups(path, types, "snappy", [], _GROUP_ROWS, _GROUP_BYTES) as groups:
         for batch in source.read(table, where, limit):
             rising.see(batch)
             rows += len(batch)
-            held.append(batch)
-            held_bytes += batch.nbytes
-            all_bytes += batch.nbytes
-            if held_bytes > _GROUP_BYTES:
-                flush()
-                held_bytes = 0
-        flush()
+            size += batch.nbytes
+            groups.add(pa.Table.from_batches([batch]))
     whole = not limit or rows < limit
-    return Staged(table, path, rows, whole, all_bytes, frozenset(rising.last if rows else ()))
+    return Staged(table, path, rows, whole, size, frozenset(rising.last if rows else ()))
 
 
 class _Rising:

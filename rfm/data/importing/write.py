@@ -25,6 +25,7 @@ from rfm.data.importing.rows import Cells, write_rows
 _log = logging.getLogger("rfm")
 _CASTS = {"number": "DOUBLE", "boolean": "BOOLEAN", "datetime": "TIMESTAMP", "text": "VARCHAR"}
 _CASTS["category"] = "VARCHAR"
+_REPEATED = 0.1  # different values, as a share of rows, below which a dictionary is shorter
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _compute(
         computed[link.column] = cell
         joins += [join] * bool(join)
     new = [link.column for link in table.links if link.column not in table.names.values()]
-    cells = [Cells(table.key_column)] if table.key and not table.key_in_place else []
+    cells = [Cells(table.key_column, repeats=False)] if table.key and not table.key_in_place else []
     for column, name in table.names.items():
         at, sort = table.facts.columns[column].at, table.facts.columns[column].sort
         if name in computed:
@@ -168,12 +169,16 @@ def _compute(
         elif column in table.kinds and name != table.key_column:
             computed[name] = _cast(f"t.{at}", sort, table.kinds[column])
         else:
-            cells.append(Cells(name, staged="" if name == table.key_column else at))
+            repeats = table.facts.columns[column].distinct < _REPEATED * table.facts.rows
+            is_key = name == table.key_column
+            cells.append(Cells(name, staged="" if is_key else at, repeats=repeats and not is_key))
             continue
         cells.append(Cells(name, computed=f"n{list(computed).index(name)}"))
     cells += [Cells(name, computed=f"n{list(computed).index(name)}") for name in new]
     if table.kept_key:
-        cells.append(Cells(table.kept_key, staged=table.facts.columns[table.key[0]].at))
+        cells.append(
+            Cells(table.kept_key, staged=table.facts.columns[table.key[0]].at, repeats=False)
+        )
     if computed:
         chosen = ", ".join(f"{cell} AS n{i}" for i, cell in enumerate(computed.values()))
         order = "t.file_row_number" if joins else ""
@@ -254,7 +259,7 @@ def _write_keys(facts: Facts, table: TablePlan, ranked: _Ranked, path: Path) -> 
 
 
 def _copy(facts: Facts, sql: str, path: Path) -> None:
-    facts.connection.execute(f"COPY ({sql}) TO {_text(path)} (FORMAT parquet, COMPRESSION zstd)")
+    facts.connection.execute(f"COPY ({sql}) TO {_text(path)} (FORMAT parquet)")
 
 
 def _lost(facts: Facts, table: TablePlan, path: Path) -> dict[str, int]:
