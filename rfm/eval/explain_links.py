@@ -17,7 +17,7 @@ from rfm.data.tasks import Regime, Task
 from rfm.eval.explain_signals import Explanation, Signal
 from rfm.eval.zero_shot import ZeroShotRecommendation, in_context
 
-_OTHERS = 255  # destinations that the best one is held against
+_ALL = 512  # destinations that the best one is held against, and found among
 _GROUPS = {
     "met": ("met_1", "met_3", "met"),
     "near": ("near", "near_lately"),
@@ -39,18 +39,23 @@ def explain_links(
     baseline are scores: of that destination, and the mean of all, or of some drawn at random. What
     signals name is not checked by occlusion."""
     links, task = asker.links, asker.task
-    best = asker.ask(split, regime, context, seed, {"own": in_context(links.model)})["own"]
     weight = asker.weigh(split, regime, context, seed)
     questions = links.sampler.ask([split], regime)
+    visible = {i: links.sampler.visible(int(questions.cutoff[i])) for i in at}
+    best: dict[int, int] = {}
+    if any(own.size > _ALL for own in visible.values()):
+        readers = {"own": in_context(links.model)}
+        asked = asker.ask(split, regime, context, seed, readers)["own"].predictions
+        best = {i: int(asked.value[i, 0]) for i in at}
     found = []
     for i in at:
-        moment = int(questions.now[i]), int(questions.cutoff[i])
-        visible, first = links.sampler.visible(moment[1]), int(best.predictions.value[i, 0])
-        rng = np.random.default_rng([seed, i])
-        others = rng.choice(visible, min(_OTHERS, visible.size), replace=False)
-        pool = np.union1d(others, [first])
+        moment, pool = (int(questions.now[i]), int(questions.cutoff[i])), visible[i]
+        if pool.size > _ALL:
+            rng = np.random.default_rng([seed, i])
+            pool = np.union1d(rng.choice(pool, _ALL, replace=False), [best[i]])
         number = np.array([i])
         features = links.features(questions, number, pool, moment)[0][0]
+        first = best.get(i, int(pool[(features @ weight).argmax()]))
         place = int(np.searchsorted(pool, first))
         mean = features.mean(0)
         moved = weight * (features[place] - mean)

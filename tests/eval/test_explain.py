@@ -204,10 +204,16 @@ def test_what_is_not_explained_is_said(
         Explainer(asker, "test", "rolling", 0, 0, SOME)
 
 
-@pytest.mark.parametrize("context", [0, 24])
+@pytest.mark.parametrize(("context", "among"), [(0, 512), (24, 512), (24, 5)])
 def test_the_best_destination_is_explained(
-    model: RelationalModel, task_shop: Path, task_cache: Path, context: int
+    model: RelationalModel,
+    task_shop: Path,
+    task_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    context: int,
+    among: int,
 ) -> None:
+    monkeypatch.setattr("rfm.eval.explain_links._ALL", among)
     asker = open_zero_shot(model, task_of(task_shop, "next"), task_cache, CONFIG, False)
     assert isinstance(asker, ZeroShotRecommendation)
     own = {"own": in_context(model)}
@@ -223,7 +229,7 @@ def test_the_best_destination_is_explained(
         score = asker.links.features(questions, np.array([i]), visible, moment)[0][0] @ weight
         assert visible[score.argmax()] == int(best[i])
         assert one.answer == pytest.approx(score.max(), rel=1e-4)
-        assert one.baseline == pytest.approx(score.mean(), rel=1e-4)
+        assert (one.baseline == pytest.approx(score.mean(), rel=1e-4)) == (among > visible.size)
         assert sum(abs(signal.weight) for signal in one.signals) == pytest.approx(1)
         shares = sum(signal.weight for signal in one.signals)
         assert np.sign(shares) == np.sign(one.answer - one.baseline)
