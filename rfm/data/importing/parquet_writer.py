@@ -32,7 +32,7 @@ class GroupWriter:
     def flush(self) -> None:
         """Begin to write what is held, once what was begun before is done."""
         self.wait()
-        if self._held:
+        if self._held_rows:
             whole = pa.concat_tables(self._held)
             self._writing = self._worker.submit(self._file.write_table, whole)
             self._held, self._held_rows, self._held_size = [], 0, 0

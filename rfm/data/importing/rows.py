@@ -111,7 +111,9 @@ def _reordered(
             table = reader.read_all()
         path.unlink()
         order = np.argsort(table.column(_ROW).to_numpy())
-        yield table.select(list(columns)).take(pa.array(order))
+        ordered = table.select(list(columns)).take(pa.array(order))
+        for start in range(0, len(ordered), _GROUP_ROWS):
+            yield ordered.slice(start, _GROUP_ROWS)
 
 
 def _batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:

@@ -50,7 +50,7 @@ def postgres_read(c: str, kind: Any) -> Read:
         return Read(f"CASE WHEN isfinite({c}) THEN {c}::timestamp END", TIMESTAMP)
     if isinstance(kind, sa.Interval | postgresql.INTERVAL):
         return Read(f"extract(epoch FROM {c})::float8", REAL, "in seconds")
-    if isinstance(kind, sa.LargeBinary):
+    if _is_binary(kind):
         return Read("", None, "binary")
     if isinstance(kind, postgresql.MONEY):
         return Read(f"{c}::numeric::float8", REAL)
@@ -66,7 +66,7 @@ def mysql_read(c: str, kind: Any) -> Read:
         return Read(c, BOOLEAN)
     if isinstance(kind, sa.Integer):
         return Read(c, INTEGER)
-    if isinstance(kind, sa.Numeric):  # Float too
+    if isinstance(kind, sa.Numeric | sa.Float):
         whole = not isinstance(kind, sa.Float) and kind.scale == 0
         if whole and (kind.precision or 99) <= _EXACT_DIGITS:
             return Read(c, INTEGER, "whole numbers")
@@ -75,7 +75,7 @@ def mysql_read(c: str, kind: Any) -> Read:
         return Read(c, TIMESTAMP)
     if type(kind).__name__ == "BIT":
         return Read(f"{c} + 0", INTEGER, "bits as a number")
-    binary = isinstance(kind, sa.LargeBinary | sa.BINARY | sa.VARBINARY)
+    binary = _is_binary(kind)
     if binary or isinstance(kind, sa.types.NullType):
         return Read("", None, "binary" if binary else "of a type that is not known")
     return Read(c, TEXT)
@@ -144,6 +144,13 @@ def _sqlite_read(
         return Read(c, REAL if re.search(r"REAL|FLOA|DOUB|NUM|DEC", declared) else TEXT)
     mixed = integers or reals or blobs
     return Read(c, TEXT, "numbers and texts, as text" if mixed else "")
+
+
+def _is_binary(kind: Any) -> bool:
+    try:
+        return kind.python_type is bytes
+    except NotImplementedError:  # SQLAlchemy does not know it
+        return False
 
 
 def _integer(kind: Any) -> pa.DataType:
