@@ -33,8 +33,8 @@ CREATE TABLE events (id bigint {key}, user_id bigint, happened_at timestamp, kin
     amount double precision, quantity integer, paid boolean, note text);
 INSERT INTO events SELECT i, 10 * (1 + (i::bigint * 7919) % 200000),
     timestamp '2018-01-01' + i * interval '20 seconds',
-    (array['view', 'buy', 'return', 'ask'])[1 + i % 4], (i::bigint * 31 % 100003) / 7.0, i % 17, i % 3 = 0,
-    md5(i::text) FROM generate_series(1, {rows}) i;
+    (array['view', 'buy', 'return', 'ask'])[1 + i % 4], (i::bigint * 31 % 100003) / 7.0,
+    i % 17, i % 3 = 0, md5(i::text) FROM generate_series(1, {rows}) i;
 ANALYZE
 """
 

@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from rfm.data.importing.source import BOOLEAN, REAL, TIMESTAMP
+from rfm.data.importing.source import BATCH_ROWS, BOOLEAN, REAL, TIMESTAMP, SourceTable
+
+_FIRST_ROWS, _BATCH_BYTES = 1000, 4 << 20
+
+
+def batches_of(rows: Any, table: SourceTable) -> Iterator[pa.RecordBatch]:
+    """A DBAPI cursor's rows as Arrow batches of `table.types`, of some megabytes each."""
+    types, size = table.types, _FIRST_ROWS
+    while True:
+        chunk = rows.fetchmany(size)
+        if not chunk:
+            return
+        columns = list(zip(*chunk, strict=True))
+        arrays = [
+            to_array(column, field.type, f"{table.shown}.{source.name}")
+            for column, field, source in zip(columns, types, table.readable, strict=True)
+        ]
+        batch = pa.RecordBatch.from_arrays(arrays, schema=types)
+        yield batch
+        # rows are several times as large in Python; long texts come in small batches
+        size = max(64, min(BATCH_ROWS, _BATCH_BYTES * len(batch) // max(batch.nbytes, 1)))
 
 
 def to_array(values: Sequence[Any], kind: pa.DataType, column: str) -> pa.Array:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote, quote_plus
 
 import pyarrow as pa
@@ -18,7 +18,6 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 BATCH_ROWS = 65_536
-_FIRST_ROWS, _BATCH_BYTES = 1000, 4 << 20
 BOOLEAN, INTEGER, REAL = pa.bool_(), pa.int64(), pa.float64()
 TEXT, TIMESTAMP = pa.string(), pa.timestamp("us")
 
@@ -149,23 +148,3 @@ def driver_errors(doing: str, hidden: Hidden, kinds: tuple[type[Exception], ...]
             f"{doing}: {said or type(error).__name__}. Nothing was kept: put it right and run it "
             "again"
         ) from None
-
-
-def batches_of(rows: Any, table: SourceTable) -> Iterator[pa.RecordBatch]:
-    """A DBAPI cursor's rows as Arrow batches of `table.types`, of some megabytes each."""
-    from rfm.data.importing.convert import to_array
-
-    types, size = table.types, _FIRST_ROWS
-    while True:
-        chunk = rows.fetchmany(size)
-        if not chunk:
-            return
-        columns = list(zip(*chunk, strict=True))
-        arrays = [
-            to_array(column, field.type, f"{table.shown}.{source.name}")
-            for column, field, source in zip(columns, types, table.readable, strict=True)
-        ]
-        batch = pa.RecordBatch.from_arrays(arrays, schema=types)
-        yield batch
-        # rows are several times as large in Python; long texts come in small batches
-        size = max(64, min(BATCH_ROWS, _BATCH_BYTES * len(batch) // max(batch.nbytes, 1)))

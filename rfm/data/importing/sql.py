@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.engine.reflection import Inspector, ObjectKind
 from sqlalchemy.pool import NullPool
 
+from rfm.data.importing.convert import batches_of
 from rfm.data.importing.declared import declared_links
 from rfm.data.importing.source import (
     BATCH_ROWS,
@@ -29,7 +30,6 @@ from rfm.data.importing.source import (
     SourceColumn,
     SourceKey,
     SourceTable,
-    batches_of,
     driver_errors,
     hidden_of,
     show_url,
