@@ -291,6 +291,11 @@ def _facts(options: ImportConfig, work: Path) -> Iterator[Facts]:
             f"memory={options.memory} MB is too little for keys of this size; give more, or fewer "
             "threads="
         ) from None
+    except duckdb.ConversionException as error:
+        said = " ".join(str(error).split("\n\n")[0].split())
+        raise ValueError(
+            f"overrides: a column cannot be of the kind that is asked for: {said}"
+        ) from None
     finally:
         facts.close()
 

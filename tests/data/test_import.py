@@ -354,6 +354,11 @@ def test_overrides_win(tmp_path: Path) -> None:
         ({"tables": {"orders": {"columns": {"price": "numbr"}}}}, "did you mean 'number'"),
         ({"tables": {"orders": {"primary": "id"}}}, "unknown 'primary'"),
         (["orders"], "wanted tables"),
+        ({"tables": {"customers": {"columns": {"city": "number"}}}}, "cannot be of the kind"),
+        (
+            {"tables": {"orders": {"time_col": "due", "columns": {"due": "drop"}}}},
+            "its time_col and dropped",
+        ),
     ],
 )
 def test_overrides_that_do_not_fit(tmp_path: Path, said: Any, message: str) -> None:

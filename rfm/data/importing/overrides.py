@@ -74,6 +74,8 @@ def check_override(
     for column in named:
         if column not in columns:
             raise ValueError(f"overrides: no column {table}.{column}; {suggest(column, columns)}")
+    if said.time_column in said.drop:
+        raise ValueError(f"overrides: {table}.{said.time_column} is its time_col and dropped, too")
     for column, parent in said.links.items():
         if parent and parent not in tables:
             raise ValueError(
