@@ -77,7 +77,6 @@ class Explainer:
         encoder, tokens = model.backbone.row_encoder, asker.config.max_tokens
         rows = SomeRows(encoder, asker.store, ids, tokens, asker.states)
         laid = asker.lay(split).reading(rows, 0)
-        self.means: MeanStates
         with torch.no_grad(), evaluating(model):
             shown = [self._examine(laid, *one) for one in drawn]
         self.means = MeanStates.over([place for _, places in shown for place in places])
@@ -91,10 +90,8 @@ class Explainer:
         parts = list[Examined]()
         for start in range(0, number.size, size):
             some, until = number[start : start + size], cutoff[start : start + size]
-            batch, seen = (
-                laid.batch(some, until, some.size, 0),
-                laid.sample(some, until, some.size, 0, NOTHING)[1],
-            )
+            seen = laid.sample(some, until, some.size, 0, NOTHING)[1]
+            batch = laid.batch(some, until, some.size, 0)
             batch = batch.to(next(model.parameters()).device)
             rows = model.backbone.encode(batch)
             places.append((Layout.of(laid, batch, rows, seen), rows))
@@ -142,11 +139,9 @@ class Explainer:
         with torch.no_grad():
             looked, seen = self._look(at)
         chosen = torch.tensor([one.asked.chosen for one in looked], device=seen.told.device)
+        points, draws = self.config.points, situation.shown
         moves = HeadMoves.mean(
-            [
-                split_by_head(model, shown, seen, chosen, self.config.points)
-                for shown in situation.shown
-            ]
+            [split_by_head(model, shown, seen, chosen, points) for shown in draws]
         )
         with torch.no_grad():
             answer = self._raw(situation.read(seen, chosen))
@@ -156,24 +151,33 @@ class Explainer:
             split_moves(model, situation.laid, self.means, one, moves, i)
             for i, one in enumerate(looked)
         ]
-        strong = [self._strongest(own) for own in parts]
         named = [
-            {key: situation.name_rows(one.asked, *key) for key in keys}
-            for one, keys in zip(looked, strong, strict=True)
+            {key: situation.name_rows(one.asked, *key) for key in self._strongest(own)}
+            for one, own in zip(looked, parts, strict=True)
         ]
         changed = self._occlude([one.asked for one in looked], answer, named)
-        names = self.asker.task.classes
         return [
-            Explanation(
-                entity=one.asked.entity,
-                time=int(self.asker.rows.time[one.asked.number]),
-                answer=float(answer[i]),
-                baseline=float(baseline[i]),
-                chosen=names[one.asked.chosen] if names else "",
-                signals=self._signals(one.asked, parts[i], named[i], changed[i]),
+            self._explanation(
+                one.asked,
+                (float(answer[i]), float(baseline[i])),
+                self._signals(one.asked, parts[i], named[i], changed[i]),
             )
             for i, one in enumerate(looked)
         ]
+
+    def _explanation(
+        self, asked: Asked, answers: tuple[float, float], signals: tuple[Signal, ...]
+    ) -> Explanation:
+        names = self.asker.task.classes
+        return Explanation(
+            entity=asked.entity,
+            time=int(self.asker.rows.time[asked.number]),
+            answer=answers[0],
+            baseline=answers[1],
+            chosen=names[asked.chosen] if names else "",
+            signals=signals,
+            note="" if signals else "nothing sets it apart from the mean of the examples",
+        )
 
     def _raw(self, value: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Chances as they are; numbers in the task's unit."""
@@ -183,7 +187,8 @@ class Explainer:
         return value * unit + center
 
     def _strongest(self, parts: dict[Key, Part]) -> list[Key]:
-        return sorted(parts, key=lambda key: -abs(parts[key].moved))[: self.config.signals]
+        moved = [key for key, part in parts.items() if part.moved]
+        return sorted(moved, key=lambda key: -abs(parts[key].moved))[: self.config.signals]
 
     def _occlude(
         self,
