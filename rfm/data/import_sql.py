@@ -113,7 +113,7 @@ def import_database(source: str, out: Path, options: ImportConfig) -> Import:
     _check_out(out, options.overwrite)
     # what opens the folder in the end takes a second to import: meanwhile rows are read
     threading.Thread(target=importlib.import_module, args=("relbench.manifest",)).start()
-    with _replacing(out) as folder:
+    with _replacing(out, options.overwrite) as folder:
         work = folder / _WORK
         work.mkdir(parents=True)
         with _facts(options, work) as facts:
@@ -301,13 +301,14 @@ def _facts(options: ImportConfig, work: Path) -> Iterator[Facts]:
 
 
 @contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
+def _replacing(out: Path, overwrite: bool) -> Iterator[Path]:
     """A folder to write, which takes the place of `out` at the end."""
     old = out.with_name(f".{out.name}.old-{uuid.uuid4().hex[:8]}")
     try:
         with publish(out) as folder:
             folder.mkdir()
             yield folder
+            _check_out(out, overwrite)  # somebody else may have written it meanwhile
             if out.exists():
                 out.rename(old)
     except BaseException:
