@@ -23,9 +23,16 @@ import pandas as pd
 from rfm.config import setting
 from rfm.data.database import SourceConfig, open_source
 from rfm.data.schema import words
-from rfm.eval.ask import ANCHOR, PROBABILITY, Answers, AskConfig, answer_frame, ask_query
+from rfm.eval.ask import (
+    ANCHOR,
+    PREDICTION,
+    PROBABILITY,
+    Answers,
+    AskConfig,
+    answer_frame,
+    ask_query,
+)
 from rfm.eval.backtest import Backtest
-from rfm.eval.explain import Explanation
 from rfm.eval.explained import explain_answers
 from rfm.eval.posing import is_static, shown_time
 from rfm.eval.report import PredictionRun, write_report
@@ -77,11 +84,12 @@ def run(config: PredictConfig) -> Mapping[str, Any]:
     for warning in answers.warnings:
         _log.warning("WARNING: %s", warning)
     frame = answer_frame(answers)
-    explained: tuple[Explanation, ...] = ()
+    explained: list[dict[str, Any]] = []
     if config.explain:
+        _log.info("explaining %d answers, a tenth of a second or so for each", len(frame))
         explained = explain_answers(answers, np.arange(len(frame)))
-        frame["top_signal"] = [one.top_signal for one in explained]
-        frame["explanation"] = [json.dumps(one.as_dict()) for one in explained]
+        frame["top_signal"] = [one["top_signal"] for one in explained]
+        frame["explanation"] = [json.dumps(one, ensure_ascii=False) for one in explained]
     write_frame(frame, config.out)
     shown = frame.drop(columns="explanation", errors="ignore").head(_SHOWN)
     print(shown.to_string(index=False, max_colwidth=80))
@@ -114,7 +122,7 @@ def _report(
     model: RelationalModel,
     answers: Answers,
     frame: pd.DataFrame,
-    explained: tuple[Explanation, ...],
+    explained: list[dict[str, Any]],
 ) -> PredictionRun:
     posed, task = answers.posed, answers.posed.task
     backtest = _backtest(config, model, answers)
@@ -151,9 +159,8 @@ def _report(
         },
         warnings=answers.warnings,
         explanations=[
-            {**one.as_dict(), "entity": names[row], "prediction": one.answer}
+            {**one, "entity": names[row], "prediction": frame[PREDICTION].iloc[row]}
             for one, row in zip(explained, at.tolist(), strict=True)
-            if one.signals
         ],
     )
 

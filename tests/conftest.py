@@ -10,11 +10,11 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
+    from benchmarks.postgres import Cluster
     from rfm.data.corpus import Corpus
     from tests.batches import Drawn
     from tests.busy_shop import Busy
     from tests.corpora import Corpus as ThreeDatabases
-    from tests.postgres import Cluster
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,7 +98,9 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Busy:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Cluster]:
     """A PostgreSQL server of its own; skips where PostgreSQL is not installed."""
-    from tests.postgres import cluster
+    from benchmarks.postgres import cluster, why_not
 
+    if why := why_not():
+        pytest.skip(why)
     with cluster() as running:
         yield running

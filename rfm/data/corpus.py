@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rfm.config import setting
-from rfm.data.database import Database, open_database
+from rfm.data.database import Database, open_database, with_kinds
 from rfm.data.mixture import Mixture
 from rfm.data.prepare import prepare
-from rfm.data.schema import read_kinds, read_overrides
+from rfm.data.schema import read_kinds
 from rfm.data.store import Serialisation
 from rfm.data.synthetic import SyntheticConfig, generate_databases
 from rfm.data.tokenizer import Tokenizer, resolve_tokenizer
@@ -102,7 +102,7 @@ def _open_all(config: DataConfig, seed: int) -> list[Database]:
             f"data.kinds={config.kinds} names {unknown}, which are no databases of the "
             f"mixture: it has {names}"
         )
-    named = [replace(d, overrides=read_overrides(kinds.get(d.name))) for d in databases]
+    named = [with_kinds(database, kinds) for database in databases]
     return [*named, *_synthetic(config, count, seed)]
 
 

@@ -35,8 +35,10 @@ from rfm.data.schema import (
 )
 from rfm.files import default_cache, file_hash
 
+KINDS_FILE = "kinds.yaml"
 SAMPLE_ROWS = 100_000
 _SAMPLE_BLOCKS = 8
+_SAMPLE_CHARS = 1_000  # of each text: what is longer is no category
 _REINDEX = (
     "reset the key to 0..n-1 in row order and rewrite the foreign keys that point at it "
     "(RelBench: byod/reindex_dataset.py)"
@@ -260,7 +262,7 @@ class Database:
             size = SAMPLE_ROWS // _SAMPLE_BLOCKS
             starts = np.linspace(0, len(training) - size, _SAMPLE_BLOCKS).astype(np.int64)
             training = training[(starts[:, None] + np.arange(size)).ravel()]
-        return take_rows(table.path, training)
+        return take_rows(table.path, training, _SAMPLE_CHARS)
 
 
 _fingerprints: dict[tuple[str, int, int], str] = {}
@@ -281,7 +283,7 @@ def open_database(
             read whole, each time, into the cache (`$RFM_CACHE`).
         root: a folder of RelBench folders.
         kinds: kinds of columns that inference should not decide, `{table: {column: kind}}` or a
-            YAML file of that.
+            YAML file of that; without, what the folder's `kinds.yaml` says of it, if it has one.
 
     Raises:
         ValueError: no such database (with what was tried and what there is), a manifest that is
@@ -290,13 +292,15 @@ def open_database(
     from rfm.data.imported import import_into, is_source
     from rfm.data.locate import find_folder
 
-    overrides = read_overrides(kinds)
     if is_source(str(spec)):
         folder = import_into(default_cache(), str(spec))
     else:
         folder = find_folder(spec, root)
     path = folder / "manifest.yaml"
     manifest = read_manifest(path)
+    if kinds is None and (folder / KINDS_FILE).is_file():
+        kinds = read_kinds(folder / KINDS_FILE).get(manifest.name)
+    overrides = read_overrides(kinds)
     tables = {
         str(table): _open_table(str(table), spec_, folder)
         for table, spec_ in manifest.tables.items()
@@ -372,6 +376,10 @@ class SourceConfig:
 
 def open_source(spec: str, root: Path | None, kinds: Path | None) -> Database:
     """`open_database` with a YAML file of the kinds of several databases, by their names."""
-    database = open_database(spec, root)
-    overrides = read_overrides(read_kinds(kinds).get(database.name))
-    return replace(database, overrides=overrides)
+    return with_kinds(open_database(spec, root), read_kinds(kinds))
+
+
+def with_kinds(database: Database, kinds: Mapping[str, Overrides]) -> Database:
+    """The database with the kinds that are given of it, if there are any."""
+    given = kinds.get(database.name)
+    return database if given is None else replace(database, overrides=read_overrides(given))

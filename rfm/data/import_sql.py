@@ -32,7 +32,7 @@ import pandas as pd
 
 from rfm.config import run_command, setting
 from rfm.data.database import Database, open_database
-from rfm.data.importing.open import open_source
+from rfm.data.importing.connect import connect
 from rfm.data.importing.overrides import TableOverride, read_import_overrides
 from rfm.data.importing.plan import Plan, folder_names, make_plan
 from rfm.data.importing.profile import Facts, TableFacts
@@ -176,7 +176,7 @@ def _read(
     limit: int,
 ) -> tuple[_Read, str]:
     """Stream the wanted tables to files, and look at them. Tables without rows are left out."""
-    opened = open_source(source, options.memory, work / "spill")
+    opened = connect(source, options.memory, work / "spill")
     warnings, staged, began = [], {}, time.perf_counter()
     try:
         tables = _wanted(opened, options)

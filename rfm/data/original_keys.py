@@ -7,13 +7,11 @@ row number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -48,23 +46,42 @@ def original_keys(database: Database | Path, table: str) -> pa.Table:
     return keys
 
 
-def find_rows(database: Database | Path, table: str, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
-    """Row numbers [k] of original keys [k], -1 for a key that no row has.
+def key_parts(database: Database, table: str) -> int:
+    """How many columns a table's original key has."""
+    return original_keys(database, table).num_columns if _stamp(database, table) else 1
 
-    A composite key is a tuple of its parts. A number written as text finds the number.
-    """
-    known = original_keys(database, table)
-    parts = len(known.schema)
-    wanted = [key if isinstance(key, tuple | list) else (key,) for key in keys]
-    for key in wanted:
-        if len(key) != parts:
-            raise ValueError(
-                f"{table}: key {key!r}: wanted {parts} parts ({', '.join(known.column_names)})"
-            )
-    own = [column.to_pandas().astype(str) for column in known.columns]
-    asked = [pd.Series([str(key[i]) for key in wanted], dtype=own[i].dtype) for i in range(parts)]
-    if parts == 1:
-        index, labels = pd.Index(own[0]), pd.Index(asked[0])
-    else:
-        index, labels = pd.MultiIndex.from_arrays(own), pd.MultiIndex.from_arrays(asked)
-    return np.asarray(index.get_indexer(labels), dtype=np.int64)
+
+def find_row(database: Database, table: str, key: Any) -> int:
+    """The row of an original key, -1 if no row has it; a composite key is a tuple or a list. A
+    number written as text finds the number."""
+    parts = tuple(str(part) for part in (key if isinstance(key, tuple | list) else (key,)))
+    if not _stamp(database, table):
+        written = parts[0] if len(parts) == 1 else ""
+        row = int(written) if written.isascii() and written.isdigit() else -1
+        return row if row < database.tables[table].num_rows else -1
+    return _index(database.folder, table, _stamp(database, table)).get(parts, -1)
+
+
+def key_of_row(database: Database, table: str, row: int) -> Any:
+    """The original key of a row; a composite one is a tuple."""
+    if not _stamp(database, table):
+        return row
+    parts = _tuples(original_keys(database, table).slice(row, 1))[0]
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _stamp(database: Database, table: str) -> int:
+    """Changes with the file of original keys; 0 where there is none, a key is the row number."""
+    path = database.folder / "keys" / f"{table}.parquet"
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+@lru_cache(maxsize=4)
+def _index(folder: Path, table: str, stamp: int) -> dict[tuple[str, ...], int]:
+    """Read once, as a list may hold many keys."""
+    keys = _tuples(original_keys(folder, table))
+    return {tuple(str(part) for part in key): row for row, key in enumerate(keys)}
+
+
+def _tuples(keys: pa.Table) -> list[tuple[Any, ...]]:
+    return list(zip(*(column.to_pylist() for column in keys.columns), strict=True))

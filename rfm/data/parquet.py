@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+_ROWS, _BYTES = 65_536, 64 << 20  # of a batch, at most
 
 
 def read_batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
@@ -23,27 +26,41 @@ def read_batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.R
             yield _without_views(batch.select(list(columns)))
 
 
-def take_rows(path: Path, rows: npt.NDArray[np.int64]) -> pa.Table:
-    """All columns of the sorted rows [n]; groups of rows that hold none of them are not read.
+def take_rows(path: Path, rows: npt.NDArray[np.int64], chars: int = 0) -> pa.Table:
+    """All columns of the sorted rows [n], texts cut to so many characters, if any; groups of rows
+    that hold none of them are not read.
 
     Raises:
         ValueError: if the file is damaged.
     """
     parts, start = [], 0
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for group in range(file.num_row_groups):
-            end = start + file.metadata.row_group(group).num_rows
+            found = file.metadata.row_group(group)
+            end = start + found.num_rows
             if np.searchsorted(rows, start) < np.searchsorted(rows, end):
-                at = start
-                for batch in _whole(file.iter_batches(row_groups=[group]), path):
+                at, fit = start, _BYTES * found.num_rows // max(found.total_byte_size, 1)
+                size = min(max(fit, 1), _ROWS)
+                for batch in _whole(file.iter_batches(size, row_groups=[group]), path):
                     low, high = np.searchsorted(rows, [at, at + len(batch)])
                     if low < high:
                         taken = pa.array(rows[low:high] - at)
-                        parts.append(_without_views(batch).take(taken))
+                        parts.append(_cut(_without_views(batch).take(taken), chars))
                     at += len(batch)
             start = end
         schema = parts[0].schema if parts else file.schema_arrow
     return pa.Table.from_batches(parts, schema)
+
+
+def _cut(batch: pa.RecordBatch, chars: int) -> pa.RecordBatch:
+    if not chars:
+        return batch
+    for i, column in enumerate(batch.schema):
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            batch = batch.set_column(
+                i, column.name, pc.utf8_slice_codeunits(batch.column(i), 0, chars)
+            )
+    return batch
 
 
 def _whole(batches: Iterator[pa.RecordBatch], path: Path) -> Iterator[pa.RecordBatch]:

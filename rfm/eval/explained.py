@@ -1,23 +1,64 @@
-"""Explanations of answers to a query, from examples."""
+"""Explanations of answers to a query, in the database's own keys."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from rfm.data.database import Database
+from rfm.data.original_keys import original_keys
 from rfm.data.questions import QuestionSampler
 from rfm.data.task_rows import Ints
 from rfm.eval.ask import Answers
-from rfm.eval.explain import Explanation, explain
+from rfm.eval.explain import explain
 
 
-def explain_answers(answers: Answers, at: Ints) -> tuple[Explanation, ...]:
-    """Why some of the answers, rows ``at`` [n], are what they are.
+def explain_answers(answers: Answers, at: Ints) -> list[dict[str, Any]]:
+    """Why some of the answers, rows ``at`` [n], are what they are: see ``Explanation``, whose rows
+    are told by their keys here (text, where JSON has nothing for one; lists of composite ones). Of
+    the table of past labels, which the database does not have, they are numbers.
 
     Raises:
         ValueError: for answers of a head that was fine-tuned.
     """
-    config, asker = answers.config, answers.asker
+    config, asker, task = answers.config, answers.asker, answers.posed.task
     if isinstance(asker, QuestionSampler):
         raise ValueError(
             "answers of a fine-tuned head are not explained, those from examples are: ask the "
             "checkpoint that it was fine-tuned from"
         )
-    return explain(asker, "test", "rolling", config.context, config.seed, at)
+    keys, found = _Keys(task.database), []
+    for one in explain(asker, "test", "rolling", config.context, config.seed, at):
+        said = one.as_dict()
+        said["entity"] = keys.of(task.entity_table, [one.entity])[0]
+        if task.destination_table and one.chosen:
+            said["chosen"] = keys.of(task.destination_table, [int(one.chosen)])[0]
+        said["signals"] = [
+            {**signal, "rows": keys.of(signal["table"], signal["rows"])}
+            for signal in said["signals"]
+        ]
+        found.append(said)
+    return found
+
+
+class _Keys:
+    """Original keys of rows, each table's read once."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.tables: dict[str, list[Any]] = {}
+
+    def of(self, table: str, rows: Sequence[int]) -> list[Any]:
+        if table not in self.database.tables:
+            return list(rows)
+        if table not in self.tables:
+            columns = [column.to_pylist() for column in original_keys(self.database, table).columns]
+            alone = len(columns) == 1
+            self.tables[table] = columns[0] if alone else list(zip(*columns, strict=True))
+        return [_spelled(self.tables[table][row]) for row in rows]
+
+
+def _spelled(key: Any) -> Any:
+    if isinstance(key, tuple):
+        return [_spelled(part) for part in key]
+    return key if isinstance(key, bool | int | float | str | None) else str(key)

@@ -19,7 +19,7 @@ import yaml
 from rfm.config import run_command
 from rfm.data import database as database_module
 from rfm.data.checks import check_database
-from rfm.data.database import open_database
+from rfm.data.database import open_database, open_source
 from rfm.data.describe import DescribeConfig, describe_spec
 from rfm.data.graph import STATIC
 from rfm.data.locate import list_databases
@@ -396,3 +396,25 @@ def test_rel_f1_kinds(real_data: Path) -> None:
     assert kinds["drivers"]["dob"] == "datetime"
     assert kinds["results"]["driverId"] == "key"
     assert kinds["results"]["milliseconds"] == "number"
+
+
+def test_a_folder_may_say_itself_what_its_columns_are(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"id": range(4), "grade": [1, 2, 3, 2]})
+    folder = write_folder(tmp_path / "school", {"marks": frame}, {"marks": {"pkey": "id"}})
+    assert open_database(folder).kinds["marks"]["grade"] == "number"
+    (folder / "kinds.yaml").write_text("school: {marks: {grade: category}}")
+    assert open_database(folder).kinds["marks"]["grade"] == "category"
+    assert open_source(str(folder), None, None).kinds["marks"]["grade"] == "category"
+    said = {"marks": {"grade": "text"}}
+    assert open_database(folder, kinds=said).kinds["marks"]["grade"] == "text"
+    (tmp_path / "other.yaml").write_text("school: {marks: {grade: text}}")
+    assert open_source(str(folder), None, tmp_path / "other.yaml").kinds["marks"]["grade"] == "text"
+
+
+def test_long_texts_are_looked_at_in_part(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"id": range(6), "body": [f"{i}" + "long " * 100_000 for i in range(6)]})
+    folder = write_folder(tmp_path / "books", {"pages": frame}, {"pages": {"pkey": "id"}})
+    database = open_database(folder)
+    assert database.profiles["pages"]["body"].kind == "text"
+    assert database.profiles["pages"]["body"].distinct == 6
+    assert len(next(database.batches("pages", ["body"])).column(0)[5].as_py()) == 500_001

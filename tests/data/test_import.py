@@ -18,7 +18,7 @@ import yaml
 from rfm.data.checks import check_database
 from rfm.data.database import Database
 from rfm.data.import_sql import Import, ImportConfig, import_database
-from rfm.data.original_keys import find_rows, original_keys
+from rfm.data.original_keys import find_row, original_keys
 
 SHOP = """
 CREATE TABLE customers (code TEXT PRIMARY KEY, city TEXT, born DATE);
@@ -97,8 +97,8 @@ def test_sqlite_with_declared_keys(tmp_path: Path) -> None:
         {"order_id": 70, "line": 1},
         {"order_id": 70, "line": 2},
     ]
-    assert find_rows(database, "lines", [(70, 2), (30, 1), ("30", "2")]).tolist() == [2, -1, 0]
-    assert find_rows(database, "customers", ["zoe", "eve"]).tolist() == [2, -1]
+    assert [find_row(database, "lines", k) for k in [(70, 2), (30, 1), ["30", "2"]]] == [2, -1, 0]
+    assert [find_row(database, "customers", key) for key in ["zoe", "eve"]] == [2, -1]
     assert returns.foreign_keys == {"lines_key": "lines"}
     assert [r["lines_key"] for r in rows_of(database, "returns")] == [2, 0, None]
     assert (tmp_path / "out" / "schema.svg").read_text().startswith("<svg")

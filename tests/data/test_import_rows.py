@@ -67,14 +67,14 @@ def test_rows_are_reordered_in_buckets(
 
 
 def test_few_rows_at_a_time_where_texts_are_long(tmp_path: Path) -> None:
-    from rfm.data.importing.open import open_source
+    from rfm.data.importing.connect import connect
 
     path = tmp_path / "wide.db"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE t (body TEXT)")
         connection.executemany("INSERT INTO t VALUES (?)", (("x" * 50_000,) for _ in range(2000)))
     connection.close()
-    source = open_source(str(path), 64, tmp_path / "spill")
+    source = connect(str(path), 64, tmp_path / "spill")
     (table,) = source.tables((), False)
     sizes = [batch.nbytes for batch in source.read(table, "", 0)]
     source.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -123,6 +124,29 @@ def test_keys_of_several_columns(
     assert one[["maker", "item"]].to_numpy().tolist() == [[1, 2]]
     both = frame.set_index(["maker", "item"]).prediction
     np.testing.assert_allclose(one.prediction, [both[1, 2]], atol=1e-6)
+
+
+def test_explanations_speak_in_keys(
+    model: RelationalModel, keyed_shop: Database, config: AskConfig
+) -> None:
+    frame = model.predict(keyed_shop, BUYS, at=AT, explain=True, config=config)
+    orders = pd.read_parquet(keyed_shop.tables["orders"].path)
+    checked = 0
+    for i, said in enumerate(frame.explanation):
+        assert said["entity"] == f"C-{i}"
+        assert frame.top_signal[i] == said["top_signal"] == said["signals"][0]["words"]
+        own = set(orders.id[(orders.customer == i) & (orders["at"] <= AT)])
+        for signal in said["signals"]:
+            if signal["path"] == "orders.customer":
+                assert set(signal["rows"]) <= own
+            if signal["table"] == "customers":
+                assert all(str(key).startswith("C-") for key in signal["rows"])
+                checked += len(signal["rows"])
+        json.dumps(said, allow_nan=False)
+    assert checked > 12
+    lists = model.predict(keyed_shop, NEXT, at=AT, entities=["C-7"], explain=True, config=config)
+    assert lists.explanation[0]["chosen"] == list(lists.prediction[0][0])
+    json.dumps(lists.explanation[0], allow_nan=False)
 
 
 @pytest.mark.parametrize("name", ["buys", "spend", "status"])

@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 
 from rfm.data.database import Database
+from rfm.data.original_keys import find_row, key_of_row
 from rfm.data.query.compiled import CompiledQuery, label_sql, pieces, select
-from rfm.data.query.keys import find_row, key_of_row
 from rfm.data.query.run import LIMITS, Limits, run, tables_of
 from rfm.data.task_rows import Ints
 

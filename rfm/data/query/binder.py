@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from rfm.data.database import Database, Table
+from rfm.data.original_keys import find_row, key_of_row, key_parts
 from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Route, Target, Value
 from rfm.data.query.expressions import Scope, bind_condition, bind_value
-from rfm.data.query.keys import find_row, key_of_row, key_parts
 from rfm.data.query.names import Names, shortest
 from rfm.data.query.names import keys as spelled_keys
 from rfm.data.query.syntax import (

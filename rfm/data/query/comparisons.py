@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from rfm.data.original_keys import find_row, key_of_row
 from rfm.data.query.bound import Apply, Cell, Fixed, Row, Type, Value
-from rfm.data.query.keys import find_row, key_of_row
 from rfm.data.query.names import Names
 from rfm.data.query.parser import read_date
 from rfm.data.query.syntax import Constant, Operation

@@ -11,7 +11,7 @@ from rfm.data.importing.sql import SQLSource
 _SQLITE = b"SQLite format 3\x00"
 
 
-def open_source(source: str, memory: int, spill: Path) -> Source:
+def connect(source: str, memory: int, spill: Path) -> Source:
     """Open what `source` means, for reading only.
 
     Args:
