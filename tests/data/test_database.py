@@ -23,6 +23,7 @@ from rfm.data.database import open_database, open_source
 from rfm.data.describe import DescribeConfig, describe_spec
 from rfm.data.graph import STATIC
 from rfm.data.locate import list_databases
+from tests.folders import write_folder
 
 DAY = 86_400
 
