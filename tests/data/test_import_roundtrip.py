@@ -66,7 +66,8 @@ def _check_column(before: pa.ChunkedArray, after: pa.ChunkedArray, where: str) -
         ours, theirs = before.to_numpy(), after.to_numpy()
         np.testing.assert_array_equal(ours.astype(float), theirs.astype(float), where)
     else:
-        assert before.to_pylist() == after.to_pylist(), where
+        ours, theirs = (v.cast(pa.large_string()).combine_chunks() for v in (before, after))
+        assert ours.equals(theirs), where
 
 
 @pytest.mark.parametrize("medium", ["sqlite", "postgresql"])

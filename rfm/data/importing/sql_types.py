@@ -90,14 +90,8 @@ def sqlite_reads(
     for first in range(0, len(quoted), 100):  # SQLite allows 2000 results
         some = quoted[first : first + 100]
         cells = ", ".join(
-            f"total(typeof({c}) = 'integer'), total(typeof({c}) = 'real'), "
-            f"total(typeof({c}) = 'text'), total(typeof({c}) = 'blob'), "
-            f"total(typeof({c}) = 'text' AND trim({c}) = ''), "
-            f"total({c} IS NOT NULL AND {c} NOT IN (0, 1)), "
-            f"total(typeof({c}) = 'text' AND {c} GLOB '{_ISO_GLOB}' "
-            f"AND julianday({c}) IS NOT NULL), "
-            f"max(CASE WHEN typeof({c}) = 'integer' THEN abs({c}) END)"
-            for c in some
+            _sqlite_counts(c, said.upper())
+            for c, said in zip(some, declared[first : first + 100], strict=True)
         )
         cursor.execute(f"SELECT {cells} FROM {place}")
         found = cursor.fetchone()
@@ -105,6 +99,23 @@ def sqlite_reads(
             counts = [int(n or 0) for n in found[8 * i : 8 * i + 8]]
             reads.append(_sqlite_read(c, declared[first + i].upper(), *counts))
     return reads
+
+
+def _sqlite_counts(c: str, declared: str) -> str:
+    """The eight numbers that ``_sqlite_read`` decides by; no more are counted than it takes."""
+    timed = re.search(r"DATE|TIMESTAMP", declared) is not None
+    return (
+        f"total(typeof({c}) = 'integer'), total(typeof({c}) = 'real'), "
+        f"total(typeof({c}) = 'text'), total(typeof({c}) = 'blob'), "
+        f"total(typeof({c}) = 'text' AND trim({c}) = ''), "
+        + (f"total({c} IS NOT NULL AND {c} NOT IN (0, 1)), " if "BOOL" in declared else "0, ")
+        + (
+            f"total(typeof({c}) = 'text' AND {c} GLOB '{_ISO_GLOB}' AND julianday({c}) IS NOT "
+            f"NULL), max(CASE WHEN typeof({c}) = 'integer' THEN abs({c}) END)"
+            if timed
+            else "0, 0"
+        )
+    )
 
 
 def _sqlite_read(
