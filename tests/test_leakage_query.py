@@ -7,6 +7,7 @@ them later still), more rows and fewer.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -115,18 +116,39 @@ def test_what_comes_after_the_anchor_moves_nobody(
         assert again.time.tolist() == asked.time.tolist()
 
 
+@pytest.mark.parametrize("where_at", ["seed", "anchor"])
 @pytest.mark.parametrize("text", _STATIC)
-def test_static_targets_know_nothing_later(text: str, shop: Database, tmp_path: Path) -> None:
+def test_static_targets_know_nothing_later(
+    text: str, where_at: Literal["seed", "anchor"], shop: Database, tmp_path: Path
+) -> None:
     end = seconds("2019-10-01")
     compiled = compile_text(text, shop)
-    found, asked = labels(compiled, shop, [end]), entities(compiled, shop, end)
+    found = labels(compiled, shop, [end], where_at=where_at)
+    asked = entities(compiled, shop, end, where_at=where_at)
     assert len(found) > 0
     noisy = _noisy(end, 0, tmp_path)
     compiled = compile_text(text, noisy)
-    again = labels(compiled, noisy, [end])
+    again = labels(compiled, noisy, [end], where_at=where_at)
     assert again.entity.tolist() == found.entity.tolist()
     assert again.label.to_pylist() == found.label.to_pylist()
-    assert entities(compiled, noisy, end).row.tolist() == asked.row.tolist()
+    assert entities(compiled, noisy, end, where_at=where_at).row.tolist() == asked.row.tolist()
+
+
+def test_what_comes_after_the_seed_time_moves_no_example_by_default(
+    shop: Database, tmp_path: Path
+) -> None:
+    """Who is an example tells nothing of what came after its own time; asked at the anchor, it
+    does, up to the anchor."""
+    text = "PREDICT orders.paid FOR EACH orders.id WHERE COUNT(items.*) > 1"
+    end, cut = seconds("2020-03-01"), seconds("2019-10-01")
+    noisy = _noisy(cut, 0, tmp_path)
+    found, again = (labels(compile_text(text, d), d, [end]) for d in (shop, noisy))
+    early, still = found.time <= cut, again.time <= cut
+    assert early.sum() > 10
+    assert again.entity[still].tolist() == found.entity[early].tolist()
+    late = [labels(compile_text(text, d), d, [end], where_at="anchor") for d in (shop, noisy)]
+    ours, theirs = (rows.entity[rows.time <= cut].tolist() for rows in late)
+    assert ours != theirs  # later items of early orders count there
 
 
 @pytest.mark.parametrize("text", _QUERIES)

@@ -35,7 +35,10 @@ What may surprise:
   entity drops out (unless it is asked ``IS NULL``). So does a target that divides by zero.
 - WHERE is decided at each anchor time by what is known then: its windows end at 0, without a window
   they hold all that was. Entities that come later are not asked about. Rows of parents that come
-  later than a window's end are as if absent.
+  later than a window's end are as if absent. WHERE of a static target is decided at the time of
+  each entity, as an example must not tell what came later (``write_task``, and elsewhere by
+  default); ``labels``, ``count`` and ``entities`` decide it at the last anchor time instead if
+  ``where_at`` is ``anchor``: ``WHERE COUNT(orders.*) = 0`` is then who has not ordered by now.
 - Comparing with a missing value is neither true nor false: WHERE leaves the entity out, a target
   drops out; a condition within an aggregation counts as false. NaN is missing.
 - ASSUMING keeps the examples that fulfil it. Whoever is to be predicted is taken to fulfil it.

@@ -15,6 +15,7 @@ from rfm.data.database import Database
 from rfm.data.original_keys import find_row, key_of_row
 from rfm.data.query.compiled import CompiledQuery, label_sql, pieces, select
 from rfm.data.query.run import LIMITS, Limits, run, tables_of
+from rfm.data.query.sql import WhereAt
 from rfm.data.task_rows import Ints
 
 
@@ -93,6 +94,7 @@ def labels(
     database: Database,
     times: npt.ArrayLike,
     limits: Limits = LIMITS,
+    where_at: WhereAt = "seed",
 ) -> Labels:
     """The labels at anchor times [t] (unix seconds), of all entities that the query is about,
     whichever of them it names after FOR.
@@ -100,22 +102,28 @@ def labels(
     A static target has one label per entity, at its own time: the anchor times only say by when
     (the last of them) labels must be known.
 
+    Args:
+        where_at: of a static target, WHERE is decided at each entity's own time (``seed``, so that
+            an example tells nothing later), or at the last anchor time (``anchor``, by all that is
+            known then). That of a forecast is decided at each anchor time.
+
     Raises:
         ValueError: see ``run``.
     """
     anchors = np.unique(np.asarray(times, dtype=np.int64))
     tables = tables_of(compiled.bound)
+    spelled = label_sql(compiled, database, where_at=where_at)
     if anchors.size == 0:
-        found = run(f"{label_sql(compiled, database)}\nLIMIT 0", database, tables, anchors, limits)
+        found = run(f"{spelled}\nLIMIT 0", database, tables, anchors, limits)
     else:
-        sql = f"{label_sql(compiled, database)}\nORDER BY 1, 2"
+        sql = f"{spelled}\nORDER BY 1, 2"
         found = run(sql, database, tables, anchors, limits)
     time, entity, label = (column.combine_chunks() for column in found.columns)
     return Labels(
         np.asarray(entity.to_numpy(zero_copy_only=False), dtype=np.int64),
         _seconds(time),
         label,
-        count(compiled, database, anchors, limits),
+        count(compiled, database, anchors, limits, where_at),
     )
 
 
@@ -124,12 +132,13 @@ def count(
     database: Database,
     times: npt.ArrayLike,
     limits: Limits = LIMITS,
+    where_at: WhereAt = "seed",
 ) -> Counts:
     """How many examples there are at anchor times [t] (unix seconds), how many are dropped, why,
-    and how many are positive."""
+    and how many are positive; ``where_at`` as in ``labels``."""
     anchors = np.unique(np.asarray(times, dtype=np.int64))
     static = compiled.kind != "forecast"
-    parts = pieces(compiled, database, False)
+    parts = pieces(compiled, database, False, where_at=where_at)
     asked, kept = f"({parts.where}) IS TRUE", f"({parts.assuming}) IS TRUE"
     labelled = f"({parts.label}) IS NOT NULL"
     positive = {
@@ -153,7 +162,8 @@ def count(
     at = np.zeros(1, np.int64) if static else np.searchsorted(time, _seconds(found.column(0)))
     if time.size and found.num_rows:
         for i in range(5):
-            counted[i, at] = found.column(i + 1).to_numpy()
+            # without GROUP BY there is a row even of nobody, and it counts NULL
+            counted[i, at] = found.column(i + 1).fill_null(0).to_numpy()
     begun = np.sort(database.times(compiled.entity_table))
     return Counts(time, np.searchsorted(begun, time, side="right"), *counted)
 
@@ -164,6 +174,7 @@ def entities(
     time: int,
     keys: Sequence[Any] = (),
     limits: Limits = LIMITS,
+    where_at: WhereAt = "seed",
 ) -> Entities:
     """The entities to be predicted at an anchor time (unix seconds): those there by then that
     fulfil WHERE, as far as is known then. ASSUMING is taken for granted.
@@ -171,13 +182,14 @@ def entities(
     Args:
         keys: of the entities (original keys, or row numbers), instead of those that the query
             names after FOR; empty: these, or all if it names none.
+        where_at: as in ``labels``.
 
     Raises:
         ValueError: for a key that is none, and see ``run``.
     """
     bound = compiled.bound
     wanted = [_row(database, bound.entity, key) for key in keys] or list(bound.rows)
-    parts = pieces(compiled, database, False)
+    parts = pieces(compiled, database, False, where_at=where_at)
     exists = "" if parts.exists == "TRUE" else parts.exists
     columns = f"{parts.entity} AS row, {parts.time} AS seed, ({parts.where}) IS TRUE AS asked"
     sql = select(parts, columns, [c for c in (exists,) if c]) + "\nORDER BY 1"

@@ -17,7 +17,7 @@ from rfm.data.query.parser import parse
 from rfm.data.query.rows_sql import moment
 from rfm.data.query.run import run
 from rfm.data.query.spelling import PLACEHOLDER, constant, identifier
-from rfm.data.query.sql import Pieces, forecast_pieces, static_pieces
+from rfm.data.query.sql import Pieces, WhereAt, forecast_pieces, static_pieces
 from rfm.data.task_rows import TaskType
 from rfm.files import content_hash
 
@@ -146,13 +146,16 @@ def _named(made: CompiledQuery, sql: str) -> CompiledQuery:
     return replace(made, sql=sql, name=f"{words}-{content_hash(given)[:10]}")
 
 
-def label_sql(compiled: CompiledQuery, database: Database, timedelta: str = "") -> str:
+def label_sql(
+    compiled: CompiledQuery, database: Database, timedelta: str = "", where_at: WhereAt = "seed"
+) -> str:
     """All labels at the anchor times in ``timestamps``, in RelBench's three columns.
 
     Args:
         timedelta: stands for the length of windows that are as long as the task's.
+        where_at: see ``labels``.
     """
-    parts = pieces(compiled, database, True, timedelta)
+    parts = pieces(compiled, database, True, timedelta, where_at)
     columns = [
         f"{parts.time} AS {identifier(compiled.time_column)}",
         f"{parts.entity} AS {identifier(compiled.entity_column)}",
@@ -169,9 +172,15 @@ def select(parts: Pieces, columns: str, conditions: list[str]) -> str:
 
 
 def pieces(
-    compiled: CompiledQuery, database: Database, needed: bool, timedelta: str = ""
+    compiled: CompiledQuery,
+    database: Database,
+    needed: bool,
+    timedelta: str = "",
+    where_at: WhereAt = "seed",
 ) -> Pieces:
     """The query in pieces of SQL; see ``forecast_pieces``."""
+    if where_at not in ("seed", "anchor"):
+        raise ValueError(f"where_at is {where_at!r}, wanted 'seed' or 'anchor'")
 
     def label(value: Value, spelled: str) -> str:
         return _label(compiled, value, spelled)
@@ -182,7 +191,7 @@ def pieces(
 
     if compiled.kind == "forecast":
         return forecast_pieces(compiled.bound, database, label, delta, needed)
-    return static_pieces(compiled.bound, database, label, compiled.timedelta)
+    return static_pieces(compiled.bound, database, label, compiled.timedelta, where_at)
 
 
 def _label(compiled: CompiledQuery, value: Value, spelled: str) -> str:

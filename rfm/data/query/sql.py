@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from rfm.data.database import Database, Table
 from rfm.data.query.bound import (
@@ -22,6 +23,8 @@ from rfm.data.query.bound import (
 from rfm.data.query.rows_sql import Source, time_of
 from rfm.data.query.spelling import identifier, interval
 from rfm.data.query.value_sql import COMPARED, spell_function, spell_value
+
+WhereAt: TypeAlias = Literal["seed", "anchor"]
 
 ZERO = ("COUNT", "SUM", "COUNT_DISTINCT")  # of no rows; other aggregates have no value then
 _LAST = '(SELECT max("timestamp") FROM timestamps)'
@@ -78,11 +81,19 @@ def forecast_pieces(
 
 
 def static_pieces(
-    bound: BoundQuery, database: Database, label: Callable[[Value, str], str], timedelta: int
+    bound: BoundQuery,
+    database: Database,
+    label: Callable[[Value, str], str],
+    timedelta: int,
+    where_at: WhereAt,
 ) -> Pieces:
     """Of a static target: each entity once, at its own time, or else that of its child's row, or
     else the last anchor time. Of a child whose row comes more than ``timedelta`` seconds later,
-    nothing is known."""
+    nothing is known.
+
+    Args:
+        where_at: WHERE is decided at that time (``seed``) or at the last anchor time.
+    """
     entity = database.tables[bound.entity]
     assert entity.primary_key is not None
     key = f"e.{identifier(entity.primary_key)}"
@@ -94,22 +105,25 @@ def static_pieces(
         seed = f"coalesce(c.known, {_LAST})"
     if entity.time_column is not None:
         seed = time_of(database, entity, "e")
+    decided = seed if where_at == "seed" else _LAST
     ctes.append(
-        f"{seeds} AS (\n  SELECT {seed} AS seed, CAST({key} AS BIGINT) AS who\n  FROM {joined}\n)"
+        f"{seeds} AS (\n  SELECT {seed} AS own, {decided} AS seed, CAST({key} AS BIGINT) AS who\n  "
+        f"FROM {joined}\n)"
     )
     rows = Source(database, entity, "e", "s.seed")
     writer = _Writer(database, rows, "s.seed", seeds, "who", lambda frame: "")
     where = _all(writer.value(w) for w in bound.where)
-    late = f"c.known > s.seed + {interval(timedelta, 'seconds')}"
+    late = f"c.known > s.own + {interval(timedelta, 'seconds')}"
     value = f"CASE WHEN {late} THEN NULL ELSE c.label END"
     if bound.kind == "own":
-        value = label(bound.target, writer.value(bound.target))
+        own = _Writer(database, rows, "s.own", seeds, "who", lambda frame: "")
+        value = label(bound.target, own.value(bound.target))
     tables = f"{seeds} AS s\n  JOIN {rows.first} ON {key} = s.who{rows.parents}"
     if bound.kind == "child":
         tables += f"\n  LEFT JOIN {children} AS c ON c.who = s.who"
     tables += writer.joins([a for w in bound.where for a in _certain(w)], entity)
-    exists = f"s.seed <= {_LAST}"
-    return Pieces((*ctes, *writer.ctes), tables, "s.seed", "s.who", value, exists, where, "TRUE")
+    exists = f"s.own <= {_LAST}"
+    return Pieces((*ctes, *writer.ctes), tables, "s.own", "s.who", value, exists, where, "TRUE")
 
 
 def _child(bound: BoundQuery, database: Database, label: Callable[[Value, str], str]) -> str:

@@ -12,7 +12,15 @@ import pytest
 
 from rfm.data.attach import visible_database
 from rfm.data.database import Database, open_database
-from rfm.data.query import CompiledQuery, QueryError, compile_text, entities, labels, write_task
+from rfm.data.query import (
+    CompiledQuery,
+    QueryError,
+    compile_text,
+    count,
+    entities,
+    labels,
+    write_task,
+)
 from rfm.data.task_rows import SPLITS
 from rfm.data.tasks import Task, open_task
 from tests.data.query.made import TEST, VAL, seconds, shop_frames, write_shop
@@ -241,3 +249,70 @@ def test_where_of_a_static_target_is_decided_at_its_own_time(tmp_path: Path) -> 
     fits = (owner.city == "Oslo") & (owner.since <= orders["at"]) & orders.total.notna()
     assert found.entity.tolist() == sorted(np.flatnonzero(fits), key=lambda i: orders["at"][i])
     assert 0 < fits.sum() < len(orders)
+
+
+def test_where_of_a_static_target_is_decided_at_the_anchor_if_asked(tmp_path: Path) -> None:
+    frames = shop_frames()
+    people, orders = frames["customers"], frames["orders"]
+    shop = write_shop(tmp_path, frames)
+    end = pd.Timestamp("2019-02-01")
+    there = people.index[people.since <= end]
+    ordered = set(orders.customer_id[orders["at"] <= end])
+    wanted = [i for i in there if i not in ordered]
+    assert 0 < len(wanted) < len(there)
+    text = "PREDICT customers.vip FOR EACH customers.id WHERE COUNT(orders.* VIA "
+    compiled = compile_text(f"{text} orders.customer_id) = 0", shop)
+    at = [seconds(str(end))]
+    asked = entities(compiled, shop, at[0], where_at="anchor")
+    assert asked.row.tolist() == wanted
+    assert asked.time.tolist() == shop.times("customers")[wanted].tolist()  # still their own
+    found = labels(compiled, shop, at, where_at="anchor")
+    assert sorted(found.entity) == wanted
+    assert found.time.tolist() == shop.times("customers")[found.entity].tolist()
+    assert found.counts.asked.tolist() == [len(wanted)]
+    assert count(compiled, shop, at, where_at="anchor").words() == found.counts.words()
+    assert len(entities(compiled, shop, at[0])) > len(wanted)  # at their own times
+    some = entities(compiled, shop, at[0], keys=[int(there[0]), wanted[0]], where_at="anchor")
+    assert set(some.row) <= set(wanted)
+
+
+def test_now_of_a_static_target_is_its_own_time_wherever_where_is_decided(tmp_path: Path) -> None:
+    """And a window of WHERE ends at the anchor."""
+    frames = _studies()
+    frames["studies"]["planned"] = frames["studies"].begun + pd.to_timedelta(
+        np.arange(300) % 40, "D"
+    )
+    database = _open(tmp_path, frames)
+    end = pd.Timestamp("2020-03-01")
+    text = "PREDICT studies.planned > NOW + 20 days FOR EACH studies.study_id"
+    recent = compile_text(f"{text} WHERE COUNT(outcomes.*, -30, 0, days) > 0", database)
+    found = labels(recent, database, [seconds(str(end))], where_at="anchor")
+    published = frames["outcomes"].published
+    days = pd.to_timedelta(30, "D")
+    inside = (published > end - days) & (published <= end)
+    assert sorted(found.entity) == sorted(frames["outcomes"].study[inside])
+    assert found.label.to_pylist() == (found.entity % 40 > 20).astype(int).tolist()
+    assert len(set(found.label.to_pylist())) == 2
+    with pytest.raises(ValueError, match="where_at is 'now', wanted 'seed' or 'anchor'"):
+        labels(recent, database, [0], where_at="now")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", ["customers.age > 40", "customers.age", "cards.colour"])
+@pytest.mark.parametrize(
+    ("where", "at"), [("", "2000-01-01"), (" WHERE customers.age > 500", "2020-01-01")]
+)
+@pytest.mark.parametrize("where_at", ["seed", "anchor"])
+def test_nobody_is_asked(target: str, where: str, at: str, where_at: Any, tmp_path: Path) -> None:
+    """Before the data there is nobody, and nobody may fulfil WHERE."""
+    shop = write_shop(tmp_path)
+    compiled = compile_text(f"PREDICT {target} FOR EACH customers.id{where}", shop)
+    found = labels(compiled, shop, [seconds(at)], where_at=where_at)
+    assert len(found) == len(found.label) == 0
+    counts = count(compiled, shop, [seconds(at)], where_at=where_at)
+    assert [int(c.sum()) for c in (counts.asked, counts.empty, counts.labelled)] == [0, 0, 0]
+    assert counts.there.tolist() == [20 if where else 0]
+    asked = entities(compiled, shop, seconds(at), where_at=where_at)
+    assert (len(asked), asked.left_out) == (0, {})
+    three = entities(compiled, shop, seconds(at), keys=[3], where_at=where_at)
+    reason = "does not fulfil WHERE" if where else "is not there by 2000-01-01 00:00:00"
+    assert (len(three), three.left_out) == (0, {3: reason})
