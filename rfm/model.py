@@ -44,7 +44,7 @@ class RelationalModel(nn_model.RelationalModel):
         query: str,
         *,
         at: str | pd.Timestamp | None = None,
-        entities: Sequence[Any] = (),
+        entities: Sequence[Any] | None = None,
         explain: bool = False,
         config: AskConfig = _ASK,
     ) -> pd.DataFrame:
@@ -54,7 +54,7 @@ class RelationalModel(nn_model.RelationalModel):
             at: the anchor time: nothing later is seen. By default the latest time of what is
                 predicted.
             entities: keys, as the database's owner knows them (tuples of composite keys), of those
-                to be asked about; none: those that the query names, or all.
+                to be asked about; by default those that the query names, or all.
             explain: add ``top_signal``, in words, and ``explanation``, a dictionary, see
                 ``rfm.eval.explain_signals``. It takes a tenth of a second or so for each answer.
 

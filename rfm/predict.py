@@ -19,10 +19,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from rfm.config import setting
 from rfm.data.database import SourceConfig, open_source
+from rfm.data.questions import QuestionSampler
 from rfm.data.schema import words
+from rfm.data.tasks import Task
 from rfm.eval.ask import (
     ANCHOR,
     PREDICTION,
@@ -57,7 +60,10 @@ class PredictConfig:
     at: str | None = setting(
         None, help="anchor time, UTC: nothing later is seen; default: the latest of what is asked"
     )
-    entities: tuple[str, ...] = setting((), help="keys to be asked about; default: all")
+    entities: str = setting(
+        "",
+        help="keys to be asked about, [17,42] or, of several columns, [[a,1],[b,2]]; default: all",
+    )
     explain: bool = setting(False, help="add what moved each prediction")
     report: Path | None = setting(None, help="an HTML page about the predictions")
     backtest: int = setting(3, ge=0, help="past anchor times that the report shows; 0: none")
@@ -68,6 +74,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if self.out.suffix not in (".parquet", ".csv"):
             raise ValueError(f"out={self.out}: wanted a .parquet or a .csv file")
+        read_keys(self.entities)
 
 
 def run(config: PredictConfig) -> Mapping[str, Any]:
@@ -76,7 +83,8 @@ def run(config: PredictConfig) -> Mapping[str, Any]:
     set_up_cpu()
     database = open_source(config.database, config.data.root, config.data.kinds)
     model = RelationalModel.from_pretrained(config.checkpoint)
-    answers = ask_query(model, database, config.query, config.at, config.entities, config.ask)
+    keys = read_keys(config.entities)
+    answers = ask_query(model, database, config.query, config.at, keys, config.ask)
     posed = answers.posed
     _log.info("past: %s", posed.counts.words())
     for key, why in posed.left_out.items():
@@ -108,8 +116,29 @@ def run(config: PredictConfig) -> Mapping[str, Any]:
     }
 
 
+def read_keys(text: str) -> list[Any] | None:
+    """Keys as they are typed, all of them as text; none where nothing is.
+
+    Raises:
+        ValueError: if it is no list.
+    """
+    if not text:
+        return None
+    try:
+        keys = yaml.load(text, Loader=yaml.BaseLoader)  # which leaves 012 and 1e5 as they are
+    except yaml.YAMLError:
+        keys = None
+    if not isinstance(keys, list):
+        raise ValueError(f"entities={text}: wanted a list, [17,42] or [[a,1],[b,2]]")
+    return keys
+
+
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """As a parquet or a CSV file, whole or not at all."""
+    """As a parquet or a CSV file, whole or not at all; keys of several columns in lists as JSON."""
+    lists = [own for own in frame[PREDICTION] if isinstance(own, list)]
+    if any(isinstance(key, tuple) for own in lists for key in own):
+        spelled = [json.dumps(own, ensure_ascii=False, default=str) for own in lists]
+        frame = frame.assign(**{PREDICTION: spelled})
     with publish(path) as temporary:
         if path.suffix == ".csv":
             frame.to_csv(temporary, index=False)
@@ -126,11 +155,10 @@ def _report(
 ) -> PredictionRun:
     posed, task = answers.posed, answers.posed.task
     backtest = _backtest(config, model, answers)
-    some = np.unique(np.linspace(0, len(frame) - 1, config.examples).astype(np.int64))
-    if not explained:
-        explained, at = explain_answers(answers, some), some
-    else:
-        at = np.arange(len(frame))
+    at = np.arange(len(frame))
+    if not explained and not isinstance(answers.asker, QuestionSampler):
+        at = np.unique(np.linspace(0, len(frame) - 1, config.examples).astype(np.int64))
+        explained = explain_answers(answers, at)
     keys = list(frame.columns[: list(frame.columns).index(ANCHOR)])
     names = [_entity(frame, keys, row) for row in range(len(frame))]
     shown = frame.drop(columns=[*keys, "explanation"], errors="ignore")
@@ -157,12 +185,18 @@ def _report(
             "examples": answers.examples,
             "past": posed.counts.words(),
         },
-        warnings=answers.warnings,
+        warnings=(*answers.warnings, *(backtest.warnings if backtest is not None else ())),
         explanations=[
-            {**one, "entity": names[row], "prediction": frame[PREDICTION].iloc[row]}
-            for one, row in zip(explained, at.tolist(), strict=True)
+            {**one, "entity": names[row], "prediction": _shown(task, one, frame, row)}
+            for one, row in zip(explained, at.tolist(), strict=False)
         ],
     )
+
+
+def _shown(task: Task, explanation: Mapping[str, Any], frame: pd.DataFrame, row: int) -> Any:
+    """What the report says was answered: of several classes the chance of the likeliest."""
+    chance = task.task_type == "multiclass_classification"
+    return explanation["answer"] if chance else frame[PREDICTION].iloc[row]
 
 
 def _entity(frame: pd.DataFrame, keys: list[str], row: int) -> Any:

@@ -49,7 +49,7 @@ def test_the_future_changes_no_answer(
     name: str,
 ) -> None:
     at, shop, noise = noisy
-    keys = [3, 5, 8] if name == "city" else []
+    keys = [3, 5, 8] if name == "city" else None
     known, other = (
         model.predict(database, QUERIES[name], at=at, entities=keys, config=config)
         for database in (shop, noise)
@@ -94,7 +94,7 @@ def test_examples_are_known_by_the_anchor(task_shop: Path, name: str) -> None:
     database = open_database(task_shop)
     at = anchor_time(compile_text(QUERIES[name], database), database, "2020-10-01")
     seen = as_of(database, at)
-    keys = [2, 7] if name == "city" else []
+    keys = [2, 7] if name == "city" else None
     posed = pose(compile_text(QUERIES[name], seen), seen, at, keys)
     train, test = posed.task.rows("train"), posed.task.rows("test")
     assert len(train) > 0

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from rfm.__main__ import keyed, main
-from tests.answering import BUYS, SPEND, save_answering
+from tests.answering import BUYS, QUERIES, SPEND, save_answering
 from tests.shop import shop_tables
 
 pytestmark = pytest.mark.usefixtures("no_trace")
@@ -96,6 +96,28 @@ def test_a_file_is_imported_when_it_is_asked(
     said = run(capsys, "predict", query, *asked)
     assert said["task_type"] == "regression"
     assert list(pd.read_csv(out)) == ["customer_id", "anchor_time", "prediction", "low", "high"]
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_report_of_every_type(
+    name: str,
+    task_shop: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RFM_CACHE", str(tmp_path / "cache"))
+    out, page = tmp_path / "new" / "answers.parquet", tmp_path / "page.html"
+    asked = [f"checkpoint={checkpoint}", f"database={task_shop}", f"out={out}", *SMALL]
+    said = run(
+        capsys, "predict", QUERIES[name], *asked, f"report={page}", "backtest=1", "examples=2",
+        "entities=[3,07]",
+    )  # fmt: skip
+    assert said["rows"] == len(pd.read_parquet(out)) == 2
+    text = page.read_text()
+    assert "was not explained" not in text
+    assert "Backtest" in text
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 
 from rfm.data.import_sql import ImportConfig, import_database
 from rfm.data.importing.source import parse_url
-from rfm.files import alone, content_hash
+from rfm.files import content_hash, file_hash, publish
 
 _log = logging.getLogger("rfm")
 _FILES = ("*.csv", "*.csv.gz", "*.tsv", "*.parquet")
@@ -27,24 +28,28 @@ def is_source(spec: str) -> bool:
 
 
 def import_into(cache: Path, source: str) -> Path:
-    """The folder that a source was imported to just now. What has not changed since the last time
-    has the same content, and so the same prepared rows.
+    """The folder that a source was imported to just now, named by its content: whoever has opened
+    an earlier state of it keeps that, and what has not changed is prepared once.
 
     Raises:
         ValueError: see ``import_database``.
     """
-    shown = source
+    shown, name = source, Path(source).expanduser().resolve().name.split(".")[0]
     if "://" in source:
         url = parse_url(source)
         shown, name = url.render_as_string(hide_password=True), Path(str(url.database)).stem
-    else:
-        name = Path(source).expanduser().resolve().name.split(".")[0]
-    name = name.lstrip(".") or "database"
-    out = cache / "imported" / content_hash(shown) / name
-    with alone(out.parent):
-        found = import_database(source, out, ImportConfig(overwrite=True))
+    name, folders = name.lstrip(".") or "database", cache / "imported"
+    folders.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folders, prefix=".") as work:
+        found = import_database(source, Path(work) / name, ImportConfig())
+        files = sorted(path for path in Path(work).rglob("*") if path.is_file())
+        content = [[str(path.relative_to(work)), file_hash(path)] for path in files]
+        out = folders / content_hash(content)
+        with publish(out) as unfinished:
+            unfinished.mkdir()
+            (Path(work) / name).rename(unfinished / name)
     _log.info(
         "%s: imported in %.1f s to %s; `rfm import` keeps a copy, and shows what it inferred",
-        shown, found.seconds, out,
+        shown, found.seconds, out / name,
     )  # fmt: skip
-    return out
+    return out / name

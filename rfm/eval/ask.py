@@ -18,8 +18,9 @@ from rfm.data.query import CompiledQuery, compile_text
 from rfm.data.questions import QuestionSampler
 from rfm.data.task_rows import Ints
 from rfm.eval.asking import open_tuned, schema_seen, seen_before
-from rfm.eval.posing import Posed, anchor_time, as_of, pose
+from rfm.eval.posing import NOTHING_LEARNT, Learnt, Posed, anchor_time, as_of, pose
 from rfm.eval.predict import ask_all, predict
+from rfm.eval.report_numbers import LABEL
 from rfm.eval.zero_shot import (
     ContextConfig,
     ZeroShot,
@@ -33,6 +34,7 @@ from rfm.nn.model import RelationalModel
 ANCHOR, PREDICTION, LOW, HIGH, PROBABILITY = (
     "anchor_time", "prediction", "low", "high", "probability",
 )  # fmt: skip
+_ANSWERS = (ANCHOR, PREDICTION, LOW, HIGH, PROBABILITY, LABEL, "top_signal", "explanation")
 SHARES = (0.5, 0.1, 0.9)  # of numbers: the median, and between what 80 % of the outcomes lie
 
 
@@ -65,7 +67,7 @@ def ask_query(
     database: Database,
     query: str,
     at: Any,
-    entities: Sequence[Any],
+    entities: Sequence[Any] | None,
     config: AskConfig,
 ) -> Answers:
     """Answers to a query about a database at an anchor time (see ``anchor_time``), about entities
@@ -78,14 +80,37 @@ def ask_query(
     moment = anchor_time(compile_text(query, database), database, at)
     seen = as_of(database, moment)
     compiled = compile_text(query, seen)
-    classes = tuple(model.about["finetuned"]["classes"]) if has_learnt(model, compiled) else ()
-    return ask(model, pose(compiled, seen, moment, entities, classes), config)
+    learnt = what_is_learnt(model, compiled)
+    return ask(model, pose(compiled, seen, moment, listed_keys(entities), learnt), config)
+
+
+def listed_keys(entities: Sequence[Any] | None) -> list[Any] | None:
+    """
+    Raises:
+        ValueError: for what is no list of keys.
+    """
+    if entities is None:
+        return None
+    if isinstance(entities, str | bytes) or not hasattr(entities, "__iter__"):
+        raise ValueError(
+            f"entities={entities!r}: wanted a list of keys, such as [17, 42] or, of several "
+            "columns, [('a', 1), ('b', 2)]"
+        )
+    return list(entities)
 
 
 def has_learnt(model: RelationalModel, compiled: CompiledQuery) -> bool:
     """Whether a model was fine-tuned for this very query."""
     learnt: str = model.about.get("finetuned", {}).get("query", "")
     return len(model.heads) > 0 and learnt.split() == compiled.text.split()
+
+
+def what_is_learnt(model: RelationalModel, compiled: CompiledQuery) -> Learnt:
+    """How the model was fine-tuned for a query."""
+    if not has_learnt(model, compiled):
+        return NOTHING_LEARNT
+    tuned = model.about["finetuned"]
+    return Learnt(True, tuple(tuned["classes"]), int(tuned["until"]))
 
 
 def ask(model: RelationalModel, posed: Posed, config: AskConfig) -> Answers:
@@ -124,11 +149,14 @@ def answer_frame(answers: Answers) -> pd.DataFrame:
     - multiclass: ``prediction``, the class; ``probability`` of it; ``probability of <class>``
     - numbers: ``prediction``, the median; ``low`` and ``high``: 80 % of the outcomes lie between
     - recommendations: ``prediction``, a list of keys of the destination table, best first
+
+    A key whose column is called as one of these has `` (key)`` after its name.
     """
     posed, value = answers.posed, answers.value
     task = posed.task
     rows = task.rows("test")
-    frame = key_frame(task.database, task.entity_table, rows.entity)
+    keys = key_frame(task.database, task.entity_table, rows.entity)
+    frame: pd.DataFrame = keys.rename(columns={name: f"{name} (key)" for name in _ANSWERS})
     frame[ANCHOR] = np.full(len(rows), posed.at).astype("datetime64[s]")
     if task.task_type == "recommendation":
         ranked = value.astype(np.int64).tolist()

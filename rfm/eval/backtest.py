@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from rfm.data.database import Database
-from rfm.data.query import CompiledQuery, Labels, compile_text, labels
-from rfm.data.task_rows import Ints, TaskType, class_name
-from rfm.eval.ask import ANCHOR, AskConfig, answer_frame, ask, listed
-from rfm.eval.posing import Posed, as_of, earlier_anchors, is_static, pose, pose_rows, shown_time
+from rfm.data.query import CompiledQuery, Entities, Labels, compile_text, labels
+from rfm.data.task_rows import TaskType, class_name
+from rfm.eval.ask import ANCHOR, AskConfig, answer_frame, ask, listed, what_is_learnt
+from rfm.eval.posing import (
+    Learnt,
+    Posed,
+    as_of,
+    earlier_anchors,
+    is_static,
+    pose,
+    pose_rows,
+    shown_time,
+)
 from rfm.eval.report_numbers import LABEL, known, scores, scores_by_time
 from rfm.nn.model import RelationalModel
 
@@ -25,10 +35,11 @@ _HELD_OUT, _MOST_HELD_OUT = 0.3, 1_000  # of the known values of a static target
 class Backtest:
     """frame: answers as ``answer_frame`` has them, with ``label``: at past anchor times, each given
     what the database held by then; of static targets, about some known values, which were hidden.
-    Rows without a label are left out."""
+    Rows without a label are left out. warnings: what a reader of the scores must know."""
 
     task_type: TaskType
     frame: pd.DataFrame
+    warnings: tuple[str, ...]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -52,20 +63,46 @@ def backtest(
     """
     Args:
         at: unix seconds; labels that are known by then are compared with.
-        anchors: how many past anchor times, at most; the latest, whose windows do not overlap.
+        anchors: how many past anchor times, at most; the latest, whose windows do not overlap. A
+            model that has learnt the query is asked about later ones than it learnt from alone.
 
     Raises:
         ValueError: if the query can be asked at none of them.
     """
+    if anchors < 1:
+        raise ValueError(f"anchors={anchors}: wanted at least one past anchor time")
+    learnt = what_is_learnt(model, compiled)
     if is_static(compiled):
-        seen = as_of(database, at)
-        found = labels(compiled, seen, [at])
-        posed = pose_rows(compiled, seen, at, _held_out(found, config.seed), found, {})
-        frames = [_compared(model, posed, found, config)]
+        parts = [_of_known(model, compiled, as_of(database, at), at, learnt, config)]
     else:
-        frames = _at_anchors(model, compiled, database, (at, anchors), config)
-    frame = pd.concat(frames, ignore_index=True)
-    return Backtest(compiled.task_type, frame)
+        parts = _at_anchors(model, compiled, database, (at, anchors), learnt, config)
+    frame = pd.concat([part for part, _ in parts], ignore_index=True)
+    said = dict.fromkeys(warning for _, warnings in parts for warning in warnings)
+    return Backtest(compiled.task_type, frame, tuple(said))
+
+
+Part: TypeAlias = tuple[pd.DataFrame, tuple[str, ...]]
+
+
+def _of_known(
+    model: RelationalModel,
+    compiled: CompiledQuery,
+    database: Database,
+    at: int,
+    learnt: Learnt,
+    config: AskConfig,
+) -> Part:
+    """Of a static target: some known values, as if they were missing."""
+    found = labels(compiled, database, [at], where_at=learnt.where_at)
+    new = np.flatnonzero(found.time >= learnt.until)
+    size = min(int(_HELD_OUT * new.size), _MOST_HELD_OUT)
+    if not size:
+        said = _nothing_new(model, learnt) if learnt.times else found.counts.words()
+        raise ValueError(f"too few values are known to hide some: {said}")
+    rng = np.random.default_rng(config.seed)
+    held = np.sort(rng.choice(new, size, replace=False))
+    asked = Entities(found.entity[held], found.time[held], {})
+    return _compared(model, pose_rows(compiled, database, at, asked, found, learnt), found, config)
 
 
 def _at_anchors(
@@ -73,46 +110,54 @@ def _at_anchors(
     compiled: CompiledQuery,
     database: Database,
     when: tuple[int, int],
+    learnt: Learnt,
     config: AskConfig,
-) -> list[pd.DataFrame]:
-    frames, failures = list[pd.DataFrame](), list[str]()
-    at, anchors = when
-    for time in earlier_anchors(compiled, database, at)[:anchors].tolist():
+) -> list[Part]:
+    parts, failures = list[Part](), list[str]()
+    times = earlier_anchors(compiled, database, when[0])
+    new = times[times >= learnt.until]
+    if not new.size:
+        raise ValueError(_nothing_new(model, learnt))
+    for time in new[: when[1]].tolist():
         try:
             seen = as_of(database, time)
-            posed = pose(compile_text(compiled.text, seen), seen, time)
-            truth = labels(posed.compiled, database, [time])
-            frames.append(_compared(model, posed, truth, config))
+            then = compile_text(compiled.text, seen)
+            if then.task_type != compiled.task_type:
+                raise ValueError(f"by then the query was one of {then.task_type}")
+            truth = labels(then, database, [time])
+            parts.append(_compared(model, pose(then, seen, time, None, learnt), truth, config))
         except ValueError as error:
             failures.append(f"{shown_time(time)}: {error}")
-    if not frames:
+    if not parts:
         raise ValueError(
             "the query could be asked at no past anchor time: " + "; ".join(failures[:2])
         )
-    for failure in failures:
-        _log.warning("backtest: left out %s", failure)
-    return frames
+    left_out = [f"left out {failure}" for failure in failures]
+    for failure in left_out:
+        _log.warning("backtest: %s", failure)
+    parts[0] = (parts[0][0], (*parts[0][1], *left_out))
+    return parts
 
 
-def _held_out(found: Labels, seed: int) -> Ints:
-    size = min(int(_HELD_OUT * len(found)), _MOST_HELD_OUT)
-    if not size:
-        raise ValueError(f"too few values are known to hide some: {found.counts.words()}")
-    rng = np.random.default_rng(seed)
-    return np.sort(rng.choice(found.entity, size, replace=False))
+def _nothing_new(model: RelationalModel, learnt: Learnt) -> str:
+    scores = model.about["finetuned"]["scores"]
+    return (
+        f"the model has learnt this query from labels up to {shown_time(learnt.until)}, and "
+        "nothing later is known to compare with; on the test rows that were held out it had "
+        f"{scores['metric']} {scores['test']:.4f}"
+    )
 
 
-def _compared(
-    model: RelationalModel, posed: Posed, truth: Labels, config: AskConfig
-) -> pd.DataFrame:
-    """Answers with what came to pass."""
+def _compared(model: RelationalModel, posed: Posed, truth: Labels, config: AskConfig) -> Part:
+    """Answers with what came to pass, and warnings."""
     compiled, values = posed.compiled, truth.label.to_pylist()
     if compiled.task_type == "recommendation":
         values = listed(posed.task.database, compiled.destination_table, values)
     elif compiled.task_type == "multiclass_classification":
         values = [class_name(value) for value in values]
-    frame = answer_frame(ask(model, posed, config))
+    answers = ask(model, posed, config)
+    frame = answer_frame(answers)
     frame[_ROW] = posed.task.rows("test").entity
     came = pd.DataFrame({_ROW: truth.entity, LABEL: values})
     both: pd.DataFrame = frame.merge(came, on=_ROW).drop(columns=_ROW)
-    return both
+    return both, answers.warnings

@@ -48,9 +48,9 @@ class Situation:
     shown: tuple[Examined, ...]
 
     def choose(self, asked: Examined) -> Tensor:
-        """[Q] the classes whose chances are looked at: the second of two, the likeliest of several;
-        0 of numbers."""
-        if asked.classes <= 2:
+        """[Q] the classes whose chances are looked at: the second of two that are no or yes, the
+        likeliest of those with names; 0 of numbers."""
+        if asked.classes <= 2 and not self.laid.task.names:
             return torch.full_like(asked.told[:, 0], float(asked.classes == 2)).long()
         logits = [self.model.in_context(shown.followed_by(asked)) for shown in self.shown]
         return torch.stack([one.softmax(1) for one in logits]).mean(0).argmax(1)

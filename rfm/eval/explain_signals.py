@@ -35,7 +35,7 @@ class Explanation:
     """Of the answer to a question about an entity (a row of the entity table) at a time (unix
     seconds).
 
-    answer: the chance of the class ``chosen`` (of two classes: of the second), or a number, the
+    answer: the chance of the class ``chosen`` (of no and yes: of yes), or a number, the
     mean of its distribution, in the task's unit; of a recommendation the score of the row
     ``chosen``. baseline: the same of the examples' mean question at that time; of a recommendation
     the mean score of other rows.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
+from datetime import date
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,12 @@ import pyarrow as pa
 from rfm.data.database import Database
 from rfm.data.query import CompiledQuery, Counts, Entities, Labels, entities, labels
 from rfm.data.query.compiled import aggregates
-from rfm.data.task_rows import Ints, TaskRows, class_name, class_names
+from rfm.data.task_rows import Ints, TaskRows, TaskSplit, class_name, class_names
 from rfm.data.tasks import Task
 
-MOST_ANCHORS = 40
-_MOST_ROWS = 1_000_000
+MOST_ANCHORS = 40  # where they hold enough labels
+_ENOUGH = 2_000  # labels
+_MOST_ROWS = 1_000_000  # entities at all anchors
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,28 @@ class Posed:
     left_out: Mapping[Any, str]
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """How a model was fine-tuned for a query; one that was not answers from examples, as of the
+    anchor time.
+
+    times: static targets are asked as of each row's own time, as they were learnt. classes: of a
+    multiclass target. until: unix seconds, up to which it has seen labels. where_at: when WHERE of
+    a static target is decided.
+    """
+
+    times: bool = False
+    classes: tuple[str, ...] = ()
+    until: int = -(2**62)
+
+    @property
+    def where_at(self) -> Literal["seed", "anchor"]:
+        return "seed" if self.times else "anchor"
+
+
+NOTHING_LEARNT = Learnt()
+
+
 def as_of(database: Database, at: int) -> Database:
     """A database with the timestamps that an anchor (unix seconds) goes with: statistics and kinds
     stay those of the training period, unless the anchor lies within it."""
@@ -55,61 +78,82 @@ def pose(
     compiled: CompiledQuery,
     database: Database,
     at: int,
-    keys: Sequence[Any] = (),
-    classes: Sequence[str] = (),
+    keys: Sequence[Any] | None = None,
+    learnt: Learnt = NOTHING_LEARNT,
 ) -> Posed:
     """
     Args:
         compiled, database: both ``as_of`` the anchor time.
         at: the anchor time, unix seconds; nothing later is seen.
-        keys: of the entities to be asked about; none: those that the query names, or all (of a
+        keys: of the entities to be asked about; without: those that the query names, or all (of a
             static target: those without a value).
-        classes: of a multiclass target; none: those of the past.
 
     Raises:
-        ValueError: if there is nobody to ask about, or no label is known by then.
+        ValueError: if there is nobody to ask about, no label is known by then, or the answers would
+            be lists of labels.
     """
-    past, asked = past_labels(compiled, database, at), entities(compiled, database, at, keys)
-    rows = asked.row
-    if is_static(compiled) and not len(keys) and not compiled.bound.rows:
-        rows = np.setdiff1d(rows, past.entity)
-    if not rows.size:
-        if asked.row.size:
+    if compiled.task_type == "multilabel_classification":
+        raise ValueError(
+            "CLASSIFY asks for lists of labels, which are not answered: ask about one of them at a "
+            "time (COUNT(... WHERE ... = 'x', 0, 30, days) > 0), or RANK TOP k of a foreign key"
+        )
+    if keys is not None and not len(keys):
+        raise ValueError("nobody to ask about: entities is empty; leave it out to ask about all")
+    past = past_labels(compiled, database, at, learnt)
+    asked = entities(compiled, database, at, keys or (), where_at=learnt.where_at)
+    if is_static(compiled) and keys is None and not compiled.bound.rows:
+        missing = ~np.isin(asked.row, past.entity)
+        if asked.row.size and not missing.any():
             raise ValueError(
                 f"nobody to ask about: no value of {compiled.target_column} is missing at "
                 f"{shown_time(at)}; name those to be asked about all the same (entities=, or FOR "
                 f"{compiled.entity_table}.{compiled.entity_column} IN (...))"
             )
+        asked = replace(asked, row=asked.row[missing], time=asked.time[missing])
+    if not asked.row.size:
         raise ValueError(
             f"nobody to ask about at {shown_time(at)}: no row of {compiled.entity_table} is there "
             f"by then and fits the query{_why(asked)}"
         )
-    return pose_rows(compiled, database, at, rows, past, asked.left_out, classes)
+    return pose_rows(compiled, database, at, asked, past, learnt)
 
 
 def pose_rows(
     compiled: CompiledQuery,
     database: Database,
     at: int,
-    rows: Ints,
+    asked: Entities,
     past: Labels,
-    left_out: Mapping[Any, str],
-    classes: Sequence[str] = (),
+    learnt: Learnt,
 ) -> Posed:
-    """The same about some rows [n] of the entity table, from labels of the past; of a static target
+    """The same about some rows of the entity table, from labels of the past; of a static target
     without their own ones."""
-    entity, time, label = past.entity, past.time, past.label
+    entity, time, label, now = past.entity, past.time, past.label, asked.time
     if is_static(compiled):
-        others = ~np.isin(entity, rows)
-        entity, label = entity[others], label.filter(pa.array(others))
-        time = np.full(entity.size, at - 1)
+        others = ~np.isin(entity, asked.row)
+        entity, time, label = entity[others], time[others], label.filter(pa.array(others))
+        if not learnt.times:
+            time, now = np.full(entity.size, at - 1), np.full(asked.row.size, at)
     if not entity.size:
         raise ValueError(
             f"no label is known by {shown_time(at)}: {past.counts.words()}; ask at a later time "
             "(at=), or about more entities"
         )
-    task = _as_task(compiled, database, at, (entity, time, label), rows, classes)
-    return Posed(compiled, task, at, past.counts, left_out)
+    classes = learnt.classes
+    if compiled.task_type == "multiclass_classification" and not classes:
+        classes = class_names(label.to_pandas())
+        if len(classes) == 1:
+            raise ValueError(
+                f"every known value of {compiled.target_column} is {classes[0]!r}: nothing tells "
+                "them apart"
+            )
+    rows: dict[TaskSplit, TaskRows] = {
+        "train": _rows(compiled, entity, time, label, classes),
+        "val": _rows(compiled, entity[:0], time[:0], label[:0], classes),
+        "test": _rows(compiled, asked.row, now, pa.nulls(now.size, label.type), classes),
+    }
+    task = _as_task(compiled, database, rows, classes, learnt)
+    return Posed(compiled, task, at, past.counts, asked.left_out)
 
 
 def plain_name(compiled: CompiledQuery) -> str:
@@ -135,7 +179,7 @@ def anchor_time(compiled: CompiledQuery, database: Database, at: Any) -> int:
             moment = pd.Timestamp(at)
         except (ValueError, TypeError):
             moment = pd.NaT
-        if moment is pd.NaT or not isinstance(at, str | datetime | np.datetime64):
+        if moment is pd.NaT or not isinstance(at, str | date | np.datetime64):
             raise ValueError(f"at={at!r}: wanted a time such as 2024-01-31 or '2024-01-31 12:00'")
         if moment.tzinfo is not None:
             moment = moment.tz_convert(None)
@@ -146,25 +190,31 @@ def anchor_time(compiled: CompiledQuery, database: Database, at: Any) -> int:
     return max(latest, default=database.test_timestamp)
 
 
-def past_labels(compiled: CompiledQuery, database: Database, at: int) -> Labels:
+def past_labels(
+    compiled: CompiledQuery, database: Database, at: int, learnt: Learnt = NOTHING_LEARNT
+) -> Labels:
     """Labels that are known by an anchor, of as many earlier anchors as are worth while: windows
-    that do not overlap, the last one ending there."""
+    that do not overlap, the last one ending there; more of them where they hold few labels."""
     if is_static(compiled):
-        return labels(compiled, database, [at])
+        return labels(compiled, database, [at], where_at=learnt.where_at)
     times = earlier_anchors(compiled, database, at)
-    last = labels(compiled, database, times[:1])
-    most = max(1, _MOST_ROWS // max(1, len(last)))
-    return last if times[:most].size == 1 else labels(compiled, database, times[:most])
+    found = labels(compiled, database, times[:1])
+    there = max(1, int(found.counts.there.sum()))
+    most, taken = min(times.size, max(1, _MOST_ROWS // there)), 1
+    while taken < most and (taken < MOST_ANCHORS or len(found) < _ENOUGH):
+        taken = min(most, max(MOST_ANCHORS, 4 * taken))
+        found = labels(compiled, database, times[:taken])
+    return found
 
 
 def earlier_anchors(compiled: CompiledQuery, database: Database, at: int) -> Ints:
-    """Anchor times whose labels are known by ``at``, latest first.
+    """All anchor times whose labels are known by ``at``, latest first.
 
     Raises:
         ValueError: if there is none since the first row.
     """
     step = max(compiled.timedelta, 1)
-    count = min(MOST_ANCHORS, (at - database.first_time) // step)
+    count = (at - database.first_time) // step
     if count < 1:
         raise ValueError(
             f"no label is known by {shown_time(at)}: the first row of {database.name} is of "
@@ -186,16 +236,11 @@ def _why(asked: Entities) -> str:
 def _as_task(
     compiled: CompiledQuery,
     database: Database,
-    at: int,
-    past: tuple[Ints, Ints, pa.Array],
-    rows: Ints,
+    rows: dict[TaskSplit, TaskRows],
     classes: Sequence[str],
+    learnt: Learnt,
 ) -> Task:
-    entity, time, label = past
-    if compiled.task_type == "multiclass_classification" and not classes:
-        classes = class_names(label.to_pandas())
-    nothing, asked = np.zeros(0, dtype=np.int64), np.full(rows.size, at, dtype=np.int64)
-    name = plain_name(compiled)
+    name, at_once = plain_name(compiled), is_static(compiled) and not learnt.times
     return Task(
         name=name,
         folder=database.folder / "tasks" / name,
@@ -206,15 +251,11 @@ def _as_task(
         entity_column=compiled.entity_column,
         target=compiled.target_column,
         time_column=compiled.time_column,
-        timedelta=1 if is_static(compiled) else compiled.timedelta,
-        hidden=(*compiled.hidden, *_links(compiled)),
+        timedelta=1 if at_once else compiled.timedelta,
+        hidden=(*compiled.hidden, *(() if learnt.times else _links(compiled))),
         destination_table=compiled.destination_table,
         top_k=compiled.top_k,
-        _rows={
-            "train": _rows(compiled, entity, time, label, classes),
-            "val": _rows(compiled, nothing, nothing, label[:0], classes),
-            "test": _rows(compiled, rows, asked, pa.nulls(rows.size, label.type), classes),
-        },
+        _rows=rows,
         _classes=tuple(classes),
     )
 

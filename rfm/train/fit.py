@@ -55,6 +55,11 @@ def fit(
     Raises:
         ValueError: for a query without enough labels; see ``write_task``, ``check_scorable``.
     """
+    if compiled.task_type == "multilabel_classification":
+        raise ValueError(
+            "CLASSIFY asks for lists of labels; fit one of them at a time, as in COUNT(... WHERE "
+            "... = 'x', 0, 30, days) > 0, or write the task and run python -m finetune"
+        )
     task = write_query(compiled, database, cache)
     check_scorable(task)
     seed_everything(config.seed, verbose=False)
@@ -71,6 +76,12 @@ def fit(
         "query": compiled.text,
         "classes": list(task.classes),
         "around": residuals(task, tuned),
+        "until": database.test_timestamp,
+        "scores": {
+            "metric": tuned.metric,
+            "validation": tuned.validation,
+            "test": tuned.test,
+        },
     }
     return own.eval(), tuned
 
@@ -88,9 +99,10 @@ def write_query(compiled: CompiledQuery, database: Database, cache: Path) -> Tas
     """The query as a task of a folder in the cache, which has the database's own tables: the
     database's folder stays as it is."""
     manifest = database.folder / "manifest.yaml"
-    source = [str(database.folder.resolve()), manifest.stat().st_mtime_ns]
-    times = [database.val_timestamp, database.test_timestamp]
-    folder = cache / "queries" / content_hash([source, times, compiled.text])
+    content = {name: database.fingerprint(name) for name in database.tables}
+    kinds = {name: dict(columns) for name, columns in database.overrides.items()}
+    asked = [compiled.text, compiled.name, compiled.task_type]
+    folder = cache / "queries" / content_hash([manifest.read_text(), content, kinds, asked])
     with alone(folder):
         if not folder.is_dir():
             with publish(folder) as unfinished:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rfm.data.database import Database, open_database
-from rfm.data.query import QueryError
+from rfm.data.query import QueryError, compile_text
 from rfm.eval.ask import AskConfig
+from rfm.eval.posing import MOST_ANCHORS, anchor_time, past_labels
 from rfm.model import RelationalModel
 from tests.answering import BUYS, CITY, NEXT, QUERIES, SPEND, STATUS, open_answering, small_config
 
@@ -55,7 +57,7 @@ def keyed_shop(task_shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Dat
 def ask(
     model: RelationalModel, database: Database, query: str, config: AskConfig, *keys: object
 ) -> pd.DataFrame:
-    return model.predict(database, query, at=AT, entities=keys, config=config)
+    return model.predict(database, query, at=AT, entities=keys or None, config=config)
 
 
 def test_probabilities(model: RelationalModel, shop: Database, config: AskConfig) -> None:
@@ -196,15 +198,22 @@ def test_a_value_that_is_asked_for_is_not_seen(
 @pytest.mark.parametrize(
     ("query", "at", "keys", "said"),
     [
-        (BUYS, "soon", (), "at='soon': wanted a time such as 2024-01-31"),
-        (BUYS, 20200101, (), "at=20200101: wanted a time"),
-        (BUYS, "1990-01-01", (), "no label is known by 1990-01-01"),
+        (BUYS, "soon", None, "at='soon': wanted a time such as 2024-01-31"),
+        (BUYS, 20200101, None, "at=20200101: wanted a time"),
+        (BUYS, "1990-01-01", None, "no label is known by 1990-01-01"),
         (BUYS, AT, (99,), "customers has no row with the key 99"),
-        (BUYS.replace("30", "20000"), AT, (), "no label is known by 2020-10-01: the first row of"),
-        (CITY, AT, (), "no value of city is missing at 2020-10-01; name those"),
+        (BUYS, AT, "17", "entities='17': wanted a list of keys"),
+        (BUYS, AT, 17, "entities=17: wanted a list of keys"),
+        (BUYS, AT, [], "entities is empty; leave it out"),
+        (
+            "PREDICT LIST_DISTINCT(orders.status VIA orders.customer, 0, 90, days) CLASSIFY "
+            "FOR EACH customers.id", AT, None, "CLASSIFY asks for lists of labels",
+        ),
+        (BUYS.replace("30", "20000"), AT, None, "no label is known by 2020-10-01: the first row"),
+        (CITY, AT, None, "no value of city is missing at 2020-10-01; name those"),
         (
             "PREDICT COUNT(reviews.*, 0, 90, days) FOR EACH products.id WHERE products.price < 0",
-            AT, (), "nobody to ask about at 2020-10-01: no row of products",
+            AT, None, "nobody to ask about at 2020-10-01: no row of products",
         ),
     ],
 )  # fmt: skip
@@ -214,7 +223,7 @@ def test_what_cannot_be_asked(
     config: AskConfig,
     query: str,
     at: str,
-    keys: tuple[int, ...],
+    keys: Any,
     said: str,
 ) -> None:
     with pytest.raises(ValueError, match=said):
@@ -236,3 +245,51 @@ def test_a_model_that_never_learnt_to_answer(
     del other.about["episodes"]
     with pytest.raises(ValueError, match="never trained to answer from examples"):
         ask(other, shop, BUYS, config)
+
+
+def test_keys_keep_their_names(
+    model: RelationalModel, task_shop: Path, tmp_path: Path, config: AskConfig
+) -> None:
+    """A key that is called as an answer is."""
+    folder = tmp_path / "shop"
+    shutil.copytree(task_shop, folder)
+    (folder / "keys").mkdir()
+    keys = {"prediction": [f"P{i}" for i in range(12)], "label": range(12)}
+    pq.write_table(
+        pa.table({k: list(v) for k, v in keys.items()}), folder / "keys/customers.parquet"
+    )
+    frame = ask(model, open_database(folder), BUYS, config)
+    assert list(frame)[:2] == ["prediction (key)", "label (key)"]
+    assert frame["prediction (key)"].tolist() == keys["prediction"]
+    assert frame.prediction.between(0, 1).all()
+    found = model.evaluate(open_database(folder), BUYS, at=AT, anchors=1, config=config)
+    assert set(found.frame.label) <= {0, 1}
+
+
+def test_rare_labels_are_looked_for_further_back(shop: Database) -> None:
+    """Windows of an hour hold few last orders: more than the usual number of them are taken."""
+    query = "PREDICT LAST(orders.amount VIA orders.customer, 0, 1, hours) FOR EACH customers.id"
+    at = anchor_time(compile_text(query, shop), shop, AT)
+    past = past_labels(compile_text(query, shop), shop, at)
+    assert past.counts.time.size > 10 * MOST_ANCHORS
+    assert (past.time + 3_600 <= at).all()
+    assert len(past) > 30
+    daily = query.replace("1, hours", "90, days")
+    few = past_labels(compile_text(daily, shop), shop, at)
+    assert few.counts.time.size == (at - shop.first_time) // (90 * 86_400)
+
+
+def test_the_class_that_is_predicted_is_explained(
+    model: RelationalModel, task_shop: Path, tmp_path: Path, config: AskConfig
+) -> None:
+    folder = tmp_path / "shop"
+    shutil.copytree(task_shop, folder)
+    customers = pd.read_parquet(folder / "db" / "customers.parquet")
+    customers["city"] = np.where(customers.city == "Oslo", "Oslo", "Lima")
+    customers.to_parquet(folder / "db" / "customers.parquet", index=False)
+    frame = model.predict(
+        open_database(folder), CITY, at=AT, entities=range(6), explain=True, config=config
+    )
+    for row in frame.itertuples():
+        assert row.explanation["chosen"] == row.prediction
+        assert row.explanation["answer"] == pytest.approx(row.probability, abs=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,49 @@ def test_the_folder_of_the_database_stays_as_it_was(
     before = content()
     model.fit(shop, BUYS, config=FIT, ask=replace(config, cache=tmp_path))
     assert content() == before
+
+
+def test_it_is_compared_with_what_it_has_not_learnt_from(
+    model: RelationalModel, shop: Database, config: AskConfig
+) -> None:
+    tuned = model.fit(shop, STATUS, config=FIT, ask=config)
+    until = pd.Timestamp(shop.test_timestamp, unit="s")
+    found = tuned.evaluate(shop, STATUS, at="2020-12-27", anchors=9, config=config)
+    assert (found.frame.anchor_time >= until).all()
+    assert len(found.by_anchor) == 1
+    moment = found.frame.anchor_time[0]
+    then = tuned.predict(shop, STATUS, at=moment, config=config).set_index("id")
+    columns = [c for c in then if c.startswith("probability of")]
+    own = found.frame.set_index("id")[columns]
+    pd.testing.assert_frame_equal(own, then.loc[own.index, columns], atol=1e-4)
+    with pytest.raises(ValueError, match="has learnt this query from labels up to 2020-07-01"):
+        tuned.evaluate(shop, STATUS, at="2020-09-01", config=config)
+    assert model.evaluate(shop, STATUS, at="2020-09-01", config=config).metrics["rows"] > 0
+
+
+def test_other_data_are_learnt_anew(
+    model: RelationalModel, task_shop: Path, tmp_path: Path, config: AskConfig
+) -> None:
+    folder = tmp_path / "shop"
+    shutil.copytree(task_shop, folder)
+    first = model.fit(open_database(folder), SPEND, config=FIT, ask=config)
+    orders = pd.read_parquet(folder / "db" / "orders.parquet")
+    orders["amount"] *= 1000
+    orders.to_parquet(folder / "db" / "orders.parquet", index=False)
+    second = model.fit(open_database(folder), SPEND, config=FIT, ask=config)
+    wide = [np.ptp(one.about["finetuned"]["around"]) for one in (first, second)]
+    assert wide[1] > 100 * wide[0]
+
+
+def test_lists_of_labels_are_refused(
+    model: RelationalModel, shop: Database, config: AskConfig
+) -> None:
+    query = (
+        "PREDICT LIST_DISTINCT(orders.status VIA orders.customer, 0, 30, days) CLASSIFY "
+        "FOR EACH customers.id"
+    )
+    with pytest.raises(ValueError, match="CLASSIFY asks for lists of labels"):
+        model.fit(shop, query, config=FIT, ask=config)
 
 
 def test_too_few_labels(model: RelationalModel, shop: Database, config: AskConfig) -> None:

@@ -1,0 +1,76 @@
+"""Databases that are imported when they are opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from rfm.data.checks import check_database
+from rfm.data.database import open_database
+from rfm.data.imported import is_source
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RFM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def write(path: Path, rows: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE IF EXISTS people")
+        connection.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT)")
+        people = [(i, f"name {i}") for i in range(rows)]
+        connection.executemany("INSERT INTO people VALUES (?, ?)", people)
+    connection.close()
+    return path
+
+
+def test_whoever_has_opened_a_database_keeps_what_it_was(tmp_path: Path) -> None:
+    path = write(tmp_path / "club.sqlite", 20)
+    before = open_database(path)
+    write(path, 30)
+    after = open_database(f"sqlite:///{path}")
+    assert (before.tables["people"].num_rows, after.tables["people"].num_rows) == (20, 30)
+    check_database(before)
+    check_database(after)
+    assert before.name == after.name == "club"
+
+
+def test_what_has_not_changed_is_the_same_folder(tmp_path: Path, cache: Path) -> None:
+    path = write(tmp_path / "club.sqlite", 20)
+    assert open_database(path).folder == open_database(path).folder
+    assert len(list((cache / "imported").iterdir())) == 1
+
+
+def test_equal_names_in_different_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for place, rows in (("a", 5), ("b", 6)):
+        write(tmp_path / place / "club.db", rows)
+        monkeypatch.chdir(tmp_path / place)
+        found.append(open_database("club.db"))
+    assert [one.tables["people"].num_rows for one in found] == [5, 6]
+    assert found[0].folder != found[1].folder
+
+
+def test_what_is_a_source(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    assert not is_source(str(tmp_path / "files"))
+    (tmp_path / "files" / "people.csv").write_text("id,name\n1,ann\n2,bob\n")
+    assert is_source(str(tmp_path / "files"))
+    (tmp_path / "files" / "manifest.yaml").write_text("name: files")
+    assert not is_source(str(tmp_path / "files"))
+    assert is_source("postgresql://me@here/shop")
+    assert not is_source("rel-f1")
+    assert not is_source(str(tmp_path / "none.sqlite"))
+
+
+def test_a_source_that_cannot_be_read_leaves_nothing(tmp_path: Path, cache: Path) -> None:
+    broken = tmp_path / "club.sqlite"
+    broken.write_bytes(b"SQLite format 3\x00 and then nothing")
+    with pytest.raises(ValueError, match=r"club\.sqlite"):
+        open_database(broken)
+    assert list((cache / "imported").iterdir()) == []
