@@ -9,14 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import yaml
 from lightning import seed_everything
 
 from rfm.config import setting
 from rfm.data.database import Database, open_database
-from rfm.data.query import CompiledQuery, write_task
+from rfm.data.query import CompiledQuery, compile_text, write_task
 from rfm.data.questions import QuestionConfig
 from rfm.data.tasks import Regime, Task, list_tasks, open_task
 from rfm.eval.asking import open_questions
+from rfm.eval.posing import anchor_time, is_static
 from rfm.eval.predictions import check_scorable
 from rfm.files import alone, content_hash, publish
 from rfm.nn.model import RelationalModel
@@ -76,7 +79,7 @@ def fit(
         "query": compiled.text,
         "classes": list(task.classes),
         "around": residuals(task, tuned),
-        "until": database.test_timestamp,
+        "until": task.database.test_timestamp,
         "scores": {
             "metric": tuned.metric,
             "validation": tuned.validation,
@@ -97,20 +100,43 @@ def residuals(task: Task, tuned: Tuned) -> list[float]:
 
 def write_query(compiled: CompiledQuery, database: Database, cache: Path) -> Task:
     """The query as a task of a folder in the cache, which has the database's own tables: the
-    database's folder stays as it is."""
-    manifest = database.folder / "manifest.yaml"
+    database's folder stays as it is.
+
+    Raises:
+        ValueError: see ``write_task``.
+    """
+    val, test = split_for(compiled, database)
+    manifest = yaml.safe_load((database.folder / "manifest.yaml").read_text(encoding="utf-8"))
+    manifest |= {"val_timestamp": _spelled(val), "test_timestamp": _spelled(test)}
     content = {name: database.fingerprint(name) for name in database.tables}
     kinds = {name: dict(columns) for name, columns in database.overrides.items()}
     asked = [compiled.text, compiled.name, compiled.task_type]
-    folder = cache / "queries" / content_hash([manifest.read_text(), content, kinds, asked])
+    folder = cache / "queries" / content_hash([str(manifest), content, kinds, asked])
     with alone(folder):
         if not folder.is_dir():
             with publish(folder) as unfinished:
                 unfinished.mkdir()
-                (unfinished / "manifest.yaml").write_bytes(manifest.read_bytes())
+                text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
+                (unfinished / "manifest.yaml").write_text(text, encoding="utf-8")
                 os.symlink((database.folder / "db").resolve(), unfinished / "db")
-                written = write_task(compiled, database, unfinished)
-                for split, counts in written.counts.items():
-                    _log.info("%s: %s", split, counts.words())
+                same = replace(database, val_timestamp=val, test_timestamp=test)
+                written = write_task(compile_text(compiled.text, same), same, unfinished)
+                _log.info("%s", written.words())
     opened = replace(open_database(folder), overrides=database.overrides)
     return open_task(opened, list_tasks(opened)[0])
+
+
+def split_for(compiled: CompiledQuery, database: Database) -> tuple[int, int]:
+    """Validation and test timestamp: the database's own, where a window of the query fits between
+    them and after them; else so late that one does."""
+    val, test = database.val_timestamp, database.test_timestamp
+    if is_static(compiled):
+        return val, test
+    last, window = anchor_time(compiled, database, None), compiled.timedelta
+    if window <= test - val and window <= last - test:
+        return val, test
+    return last - 2 * window, last - window
+
+
+def _spelled(seconds: int) -> str:
+    return str(pd.Timestamp(seconds, unit="s"))

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 
 from rfm.data.database import Database, open_database
+from rfm.data.query import compile_text
 from rfm.data.questions import QuestionConfig
 from rfm.eval.ask import AskConfig
 from rfm.model import RelationalModel
 from rfm.train.finetuner import TuneConfig
-from rfm.train.fit import FitConfig
+from rfm.train.fit import FitConfig, split_for
 from rfm.train.optim import OptimConfig
 from tests.answering import BUYS, NEXT, SPEND, STATUS, open_answering, small_config
 
@@ -115,6 +116,22 @@ def test_it_is_compared_with_what_it_has_not_learnt_from(
     with pytest.raises(ValueError, match="has learnt this query from labels up to 2020-07-01"):
         tuned.evaluate(shop, STATUS, at="2020-09-01", config=config)
     assert model.evaluate(shop, STATUS, at="2020-09-01", config=config).metrics["rows"] > 0
+
+
+def test_windows_longer_than_the_splits_are_learnt_from_later_ones(shop: Database) -> None:
+    """Half a year lies between the shop's timestamps, and after them."""
+    last = int(pd.read_parquet(shop.tables["orders"].path)["at"].max().timestamp())
+    month = compile_text(BUYS, shop)
+    assert split_for(month, shop) == (shop.val_timestamp, shop.test_timestamp)
+    months = compile_text(BUYS.replace("30", "200"), shop)
+    window = 200 * 86_400
+    assert split_for(months, shop) == (last - 2 * window, last - window)
+
+
+def test_a_long_window(model: RelationalModel, shop: Database, config: AskConfig) -> None:
+    query = SPEND.replace("30", "200")
+    tuned = model.fit(shop, query, config=FIT, ask=config)
+    assert len(tuned.predict(shop, query, config=config)) == 12
 
 
 def test_other_data_are_learnt_anew(
