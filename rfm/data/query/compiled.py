@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from rfm.data.database import Database
 from rfm.data.query.binder import bind, cells
 from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Fixed, Frame, Value
 from rfm.data.query.errors import QueryError
-from rfm.data.query.names import Names, shortest
+from rfm.data.query.names import Names, schema, shortest
+from rfm.data.query.numbers_sql import finite
 from rfm.data.query.parser import parse
 from rfm.data.query.rows_sql import moment
 from rfm.data.query.run import run
@@ -199,7 +201,9 @@ def _label(compiled: CompiledQuery, value: Value, spelled: str) -> str:
     if compiled.task_type == "binary_classification":
         return f"CAST({spelled} AS BIGINT)"
     if compiled.task_type == "regression":
-        return f"CAST({spelled} AS DOUBLE)"
+        spelled = f"CAST({spelled} AS DOUBLE)"
+        summed = isinstance(value, Aggregate) and value.function in ("SUM", "AVG")
+        return finite(spelled) if summed else spelled  # of numbers that are finite
     if compiled.task_type == "multilabel_classification":
         key = isinstance(value, Aggregate) and value.key_of != ""
         names = [str(int(c)) if key else _class_constant(value, c) for c in compiled.classes]
@@ -265,6 +269,8 @@ def _classes(bound: BoundQuery, database: Database) -> tuple[str, ...]:
     column = identifier(cell.column)
     sql = f"SELECT DISTINCT {column} AS value FROM {identifier(table.name)} AS r"
     conditions = [f"{column} IS NOT NULL"]
+    if pa.types.is_floating(schema(table).field(cell.column).type):
+        conditions = [f"isfinite({column})"]
     if table.time_column is not None:
         until = f"to_timestamp({database.val_timestamp}) AT TIME ZONE 'UTC'"
         conditions.append(f"{moment(table, table.time_column, 'r')} <= {until}")

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from rfm.data.query.bound import Aggregate, Anchor, Apply, Cell, Fixed, Interval, Row, Value
 from rfm.data.query.names import schema
+from rfm.data.query.numbers_sql import finite, spell_arithmetic
 from rfm.data.query.rows_sql import Source, moment
 from rfm.data.query.spelling import constant, identifier, interval
 
@@ -57,6 +58,8 @@ def spell_value(value: Value, rows: Source, anchor: str, spell: Callable[[Value]
     if isinstance(value, Interval):
         return interval(value.number, value.unit)
     assert isinstance(value, Apply), value
+    if value.type == "number":
+        return spell_arithmetic(value, rows.database, spell)
     return _operation(value, [spell(operand) for operand in value.operands])
 
 
@@ -68,8 +71,7 @@ def _cell(cell: Cell, rows: Source) -> str:
         if cell.type == "datetime":
             return moment(table, cell.column, alias)
         name = f"{alias}.{identifier(cell.column)}"
-        floating = pa.types.is_floating(kind)
-        return f"CASE WHEN NOT isnan({name}) THEN {name} END" if floating else name
+        return finite(name) if pa.types.is_floating(kind) else name
 
     return rows.cell(cell.path, spell)
 
@@ -91,9 +93,5 @@ def _operation(value: Apply, operands: Sequence[str]) -> str:
     if operator.removeprefix("NOT ") in _TEXT:
         said = _TEXT[operator.removeprefix("NOT ")].format(*operands)
         return f"(NOT {said})" if operator.startswith("NOT ") else said
-    if operator == "/":
-        return f"({operands[0]} / nullif({operands[1]}, 0))"
-    assert operator in ("+", "-", "*"), operator
-    if len(operands) == 1:
-        return f"(- {operands[0]})"
+    assert operator in ("+", "-"), operator  # NOW - 30 days
     return f"({operands[0]} {operator} {operands[1]})"
