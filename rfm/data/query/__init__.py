@@ -32,7 +32,12 @@ What may surprise:
 - A window is (start, end] from the anchor time: it leaves its start out and takes its end. Months
   and years are those of the calendar. Times count in whole seconds, rounded down.
 - Of an empty window COUNT, SUM and COUNT_DISTINCT are 0; other aggregations have no value, and the
-  entity drops out (unless it is asked ``IS NULL``). So does a target that divides by zero.
+  entity drops out (unless it is asked ``IS NULL``). So does a target that divides by zero; within
+  an aggregation, what is divided by zero is missing.
+- Aggregations pass over missing values: FIRST and LAST take the first and last value that there
+  is, and are NULL only where there is none; SUM of missing values alone is 0.
+- Sums, differences and products are exact while they have up to 38 digits, else floating numbers;
+  SUM, AVG and quotients are floating. What overflows is missing.
 - WHERE is decided at each anchor time by what is known then: its windows end at 0, without a window
   they hold all that was. Entities that come later are not asked about. Rows of parents that come
   later than a window's end are as if absent. WHERE of a static target is decided at the time of
@@ -40,7 +45,7 @@ What may surprise:
   default); ``labels``, ``count`` and ``entities`` decide it at the last anchor time instead if
   ``where_at`` is ``anchor``: ``WHERE COUNT(orders.*) = 0`` is then who has not ordered by now.
 - Comparing with a missing value is neither true nor false: WHERE leaves the entity out, a target
-  drops out; a condition within an aggregation counts as false. NaN is missing.
+  drops out; a condition within an aggregation counts as false. NaN and infinity are missing.
 - ASSUMING keeps the examples that fulfil it. Whoever is to be predicted is taken to fulfil it.
 - ``FOR ... IN`` says who is predicted; examples are of all entities.
 - Rows of a table without a time column lie in no window: a model sees them at any time, so nothing

@@ -107,6 +107,28 @@ def test_missing_numbers_of_both_kinds(tmp_path: Path) -> None:
     assert _values("AVG(events.x > 2, 0, 10, days)", database) == [0.25, 0.0]  # unknown: does not
 
 
+def test_first_and_last_pass_over_missing_values(tmp_path: Path) -> None:
+    """They are NULL where there is no value at all."""
+    at = pa.array(pd.to_datetime([f"2019-06-0{day}" for day in (2, 3, 4, 5)]))
+    events = {"at": at, "who": [0, 0, 0, 1], "x": [None, 2.0, None, None]}
+    database = _database(tmp_path, events)
+    assert _values("LAST(events.x, 0, 10, days)", database) == [2.0]
+    assert _values("FIRST(events.x, 0, 10, days)", database) == [2.0]
+    assert _values("LAST(events.x, 0, 10, days) IS NULL", database) == [0, 1]
+    assert _values("SUM(events.x, 0, 10, days)", database) == [2.0, 0.0]
+
+
+def test_what_is_divided_by_zero_is_missing(tmp_path: Path) -> None:
+    """Within an aggregation it is passed over; a target drops out."""
+    at = pa.array(pd.to_datetime(["2019-06-02", "2019-06-03", "2019-06-04"]))
+    events = {"at": at, "who": [0, 0, 1], "x": [6, 1, 1], "y": [3, 0, 0]}
+    database = _database(tmp_path, events)
+    assert _values("SUM(events.x / events.y, 0, 10, days)", database) == [2.0, 0.0]
+    assert _values("AVG(events.x / events.y, 0, 10, days)", database) == [2.0]
+    whole = "SUM(events.x, 0, 10, days) / SUM(events.y, 0, 10, days)"
+    assert _values(whole, database) == [7 / 3]
+
+
 def test_numbers_and_conditions_of_any_type(tmp_path: Path) -> None:
     events = {
         "at": pa.array(pd.to_datetime(["2019-06-02", "2019-06-03", "2019-06-04"])),
