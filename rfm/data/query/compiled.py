@@ -240,11 +240,7 @@ def _task_type(bound: BoundQuery, database: Database) -> TaskType:
             return types.get(kind, "regression")
         if kind in ("category", "boolean"):
             return "multiclass_classification"
-        raise names.wrong(
-            f"{cell.table}.{cell.column} is free text, it has too many values to predict one of "
-            "them; compare it with something, as in LIKE '%word%'",
-            target.span,
-        )
+        raise names.wrong(_unclassed(cell, database), target.span)
     raise names.wrong(
         {
             "key": "the target is a key; which rows are linked to is asked by LIST_DISTINCT(..., "
@@ -252,6 +248,22 @@ def _task_type(bound: BoundQuery, database: Database) -> TaskType:
             "datetime": "the target is a time; compare it with something, as in ... > 2020-01-31",
         }.get(target.type, "this cannot be predicted; wanted a number, a condition or a category"),
         target.span,
+    )
+
+
+def _unclassed(cell: Cell, database: Database) -> str:
+    """Why a text cannot be predicted as one of its values."""
+    seen = database.profiles[cell.table][cell.column]
+    column = f"{cell.table}.{cell.column}"
+    if seen.nulls == seen.rows:
+        return (
+            f"no value of {column} is known up to the validation timestamp, so there are no "
+            f"classes to predict ({seen.rows} rows by then); set val_timestamp later"
+        )
+    return (
+        f"{column} is free text, it has too many values to predict one of them ({seen.distinct} "
+        f"in {seen.rows} rows up to the validation timestamp); compare it with something, as in "
+        "LIKE '%word%'"
     )
 
 

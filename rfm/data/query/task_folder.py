@@ -73,8 +73,9 @@ def write_task(
     for split, rows in found.items():
         if len(rows) == 0:
             raise ValueError(
-                f"{split} has no labelled rows: {rows.counts.words()}; ask about more entities, "
-                "a longer window, or at more times (num_eval_timestamps)"
+                f"{split} has no labelled rows: {rows.counts.words()}; ask about more entities or "
+                "a longer window, or choose other times (val_timestamp and test_timestamp, or the "
+                "anchor times themselves)"
             )
     name = _name(compiled, database, times, seed)
     path = folder / "tasks" / name

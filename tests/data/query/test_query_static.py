@@ -316,3 +316,19 @@ def test_nobody_is_asked(target: str, where: str, at: str, where_at: Any, tmp_pa
     three = entities(compiled, shop, seconds(at), keys=[3], where_at=where_at)
     reason = "does not fulfil WHERE" if where else "is not there by 2000-01-01 00:00:00"
     assert (len(three), three.left_out) == (0, {3: reason})
+
+
+def test_a_category_without_known_values_is_said(tmp_path: Path) -> None:
+    """Before the data, and where the column is filled later alone; not that it is free text."""
+    frames = _studies()
+    late = frames["outcomes"].published > VAL
+    frames["outcomes"]["result"] = frames["outcomes"].result.where(late)
+    text = "PREDICT outcomes.result FOR EACH studies.study_id"
+    with pytest.raises(QueryError, match=r"no value of outcomes\.result is known .*later"):
+        compile_text(text, _open(tmp_path, frames))
+    before = write_folder(tmp_path / "before", _studies(), _KEYS, "2018-01-01", TEST)
+    with pytest.raises(QueryError, match=r"up to the validation timestamp.*\(0 rows by then\)"):
+        compile_text(text, open_database(before))
+    frames["outcomes"]["result"] = [f"Nobody knew {i}" for i in range(len(late))]
+    with pytest.raises(QueryError, match=f"free text.*{(~late).sum()} in {(~late).sum()} rows"):
+        compile_text(text, _open(tmp_path / "texts", frames))

@@ -151,8 +151,12 @@ def test_months_take_as_long_as_the_longest(shop: Database) -> None:
 
 def test_a_split_without_labels_is_said(shop: Database, tmp_path: Path) -> None:
     compiled = compile_text(f"{_VISITS} WHERE customers.age > 200", shop)
-    with pytest.raises(ValueError, match=r"train has no labelled rows: 0 labelled .* not by WHERE"):
+    with pytest.raises(
+        ValueError, match=r"train has no labelled rows: 0 labelled .* not by WHERE"
+    ) as said:
         write_task(compiled, shop, tmp_path)
+    assert "choose other times (val_timestamp" in str(said.value)
+    assert "num_eval" not in str(said.value)  # of which not every caller knows
     assert not (tmp_path / "tasks").exists()
 
 
