@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from rfm.data.database import Database
-from rfm.data.original_keys import find_row, key_of_row
+from rfm.data.original_keys import find_row, is_missing, key_of_row, keys_of_rows
 from rfm.data.query.compiled import CompiledQuery, label_sql, pieces, select
 from rfm.data.query.run import LIMITS, Limits, run, tables_of
 from rfm.data.query.sql import WhereAt
@@ -180,12 +180,12 @@ def entities(
     fulfil WHERE, as far as is known then. ASSUMING is taken for granted.
 
     Args:
-        keys: of the entities (original keys, or row numbers), instead of those that the query
-            names after FOR; empty: these, or all if it names none.
+        keys: of the entities (original keys, or row numbers; see ``find_row``), instead of those
+            that the query names after FOR; empty: these, or all if it names none.
         where_at: as in ``labels``.
 
     Raises:
-        ValueError: for a key that is none, and see ``run``.
+        ValueError: for a key that is missing or that no row has, and see ``run``.
     """
     bound = compiled.bound
     wanted = [_row(database, bound.entity, key) for key in keys] or list(bound.rows)
@@ -200,23 +200,24 @@ def entities(
     if not wanted:
         return Entities(row[asked], seed[asked], {})
     at = {int(r): i for i, r in enumerate(row)}
+    out = [r for r in dict.fromkeys(wanted) if r not in at or not asked[at[r]]]
     left_out = {
-        key_of_row(database, bound.entity, r): (
-            "does not fulfil WHERE" if r in at else f"is not there by {_said(time)}"
-        )
-        for r in wanted
-        if r not in at or not asked[at[r]]
+        key: "does not fulfil WHERE" if r in at else f"is not there by {_said(time)}"
+        for r, key in zip(out, keys_of_rows(database, bound.entity, out), strict=True)
     }
     kept = np.array([at[r] for r in dict.fromkeys(wanted) if r in at and asked[at[r]]], np.int64)
     return Entities(row[kept], seed[kept], left_out)
 
 
 def _row(database: Database, table: str, key: Any) -> int:
-    plain = key.item() if isinstance(key, np.generic) else key
-    row = find_row(database, table, plain)
+    if is_missing(key):
+        raise ValueError(
+            f"a key of {table} is missing ({key!r}), nobody can be found by it; drop such rows"
+        )
+    row = find_row(database, table, key)
     if row < 0:
         raise ValueError(
-            f"{table} has no row with the key {plain!r}; its keys are such as "
+            f"{table} has no row with the key {key!r}; its keys are such as "
             f"{key_of_row(database, table, 0)!r}"
         )
     return row
