@@ -60,7 +60,8 @@ What may surprise:
 - RANK TOP k is for LIST_DISTINCT of a foreign key (k is 10 where it is not said); CLASSIFY asks for
   each of up to 100 values, those in rows up to the validation timestamp, whether it is listed.
 - Keys are those of the source that a database was imported from (``rfm.data.original_keys``), else
-  row numbers. A key of several columns is a list: ``IN ((10248, 11), (10248, 42))``.
+  row numbers. A key of several columns is a list: ``IN ((10248, 11), (10248, 42))``. To
+  ``entities`` keys may come in any type (``17.0``, numpy's, times); a missing one is an error.
 
 One direction::
 
