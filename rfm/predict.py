@@ -86,11 +86,6 @@ def run(config: PredictConfig) -> Mapping[str, Any]:
     keys = read_keys(config.entities)
     answers = ask_query(model, database, config.query, config.at, keys, config.ask)
     posed = answers.posed
-    _log.info("past: %s", posed.counts.words())
-    for key, why in posed.left_out.items():
-        _log.warning("%r %s: left out", key, why)
-    for warning in answers.warnings:
-        _log.warning("WARNING: %s", warning)
     frame = answer_frame(answers)
     explained: list[dict[str, Any]] = []
     if config.explain:

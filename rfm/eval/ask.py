@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,15 @@ from rfm.data.query import CompiledQuery, compile_text
 from rfm.data.questions import QuestionSampler
 from rfm.data.task_rows import Ints
 from rfm.eval.asking import open_tuned, schema_seen, seen_before
-from rfm.eval.posing import NOTHING_LEARNT, Learnt, Posed, anchor_time, as_of, pose
+from rfm.eval.posing import (
+    NOTHING_LEARNT,
+    Learnt,
+    Posed,
+    anchor_time,
+    as_of,
+    pose,
+    shown_time,
+)
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.report_numbers import LABEL
 from rfm.eval.zero_shot import (
@@ -31,6 +40,7 @@ from rfm.eval.zero_shot import (
 from rfm.files import default_cache
 from rfm.nn.model import RelationalModel
 
+_log = logging.getLogger("rfm")
 ANCHOR, PREDICTION, LOW, HIGH, PROBABILITY = (
     "anchor_time", "prediction", "low", "high", "probability",
 )  # fmt: skip
@@ -81,7 +91,14 @@ def ask_query(
     seen = as_of(database, moment)
     compiled = compile_text(query, seen)
     learnt = what_is_learnt(model, compiled)
-    return ask(model, pose(compiled, seen, moment, listed_keys(entities), learnt), config)
+    posed = pose(compiled, seen, moment, listed_keys(entities), learnt)
+    _log.info("labels known by %s: %s", shown_time(moment), posed.counts.words())
+    for key, why in posed.left_out.items():
+        _log.warning("%r %s: left out", key, why)
+    answers = ask(model, posed, config)
+    for warning in answers.warnings:
+        _log.warning("WARNING: %s", warning)
+    return answers
 
 
 def listed_keys(entities: Sequence[Any] | None) -> list[Any] | None:
@@ -150,7 +167,9 @@ def answer_frame(answers: Answers) -> pd.DataFrame:
     - numbers: ``prediction``, the median; ``low`` and ``high``: 80 % of the outcomes lie between
     - recommendations: ``prediction``, a list of keys of the destination table, best first
 
-    A key whose column is called as one of these has `` (key)`` after its name.
+    A key whose column is called as one of these has `` (key)`` after its name. ``attrs`` of the
+    table say how many ``examples`` the answers are made of, of which ``labels`` these are, who was
+    ``left_out``, and ``warnings``.
     """
     posed, value = answers.posed, answers.value
     task = posed.task
@@ -171,6 +190,12 @@ def answer_frame(answers: Answers) -> pd.DataFrame:
             frame[name] = value[:, i]
     else:
         frame[PREDICTION] = value[:, 0]
+    frame.attrs = {
+        "examples": answers.examples,
+        "labels": posed.counts.words(),
+        "left_out": dict(posed.left_out),
+        "warnings": list(answers.warnings),
+    }
     return frame
 
 

@@ -67,6 +67,8 @@ def test_probabilities(model: RelationalModel, shop: Database, config: AskConfig
     assert (frame.anchor_time == pd.Timestamp(AT)).all()
     assert frame.prediction.between(0, 1).all()
     assert frame.prediction.nunique() > 1
+    assert frame.attrs["examples"] == 24
+    assert "positive" in frame.attrs["labels"]
 
 
 @pytest.mark.parametrize("context", [0, 24])
