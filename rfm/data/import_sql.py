@@ -33,7 +33,7 @@ import pandas as pd
 from rfm.config import run_command, setting
 from rfm.data.database import Database, open_database
 from rfm.data.importing.connect import connect
-from rfm.data.importing.overrides import TableOverride, read_import_overrides
+from rfm.data.importing.overrides import TableOverride, narrow_table, read_import_overrides
 from rfm.data.importing.plan import Plan, folder_names, make_plan
 from rfm.data.importing.profile import Facts, TableFacts
 from rfm.data.importing.report import decisions, losses, plan_text, write_decisions
@@ -188,6 +188,7 @@ def _read(
             name = names[table.schema, table.name]
             if name in said and said[name].left_out:
                 continue
+            table = narrow_table(opened, table, tables, said.get(name, TableOverride()))
             if not table.readable:
                 warnings.append(f"{name}: no column can be read, left out")
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from rfm.data.importing.source import (
     SourceTable,
     driver_errors,
 )
-from rfm.data.importing.sql_types import Read
+from rfm.data.importing.sql_types import Read, narrow_reads
 from rfm.data.schema import suggest
 
 _log = logging.getLogger("rfm")
@@ -54,6 +55,16 @@ class _Duck:
     def __init__(self, shown: str, connection: duckdb.DuckDBPyConnection) -> None:
         self.shown, self._connection = shown, connection
         self._places: dict[tuple[str, str], _Place] = {}
+
+    def narrow(
+        self, table: SourceTable, without: AbstractSet[str], as_text: AbstractSet[str]
+    ) -> SourceTable:
+        key = table.schema, table.name
+        quoted = [quote(column.name) for column in table.readable]
+        place = self._places[key]
+        table, reads = narrow_reads(table, place.reads, quoted, without, as_text, "VARCHAR")
+        self._places[key] = _Place(place.sql, reads)
+        return table
 
     def count(self, table: SourceTable, where: str) -> int:
         sql = f"SELECT count(*) FROM {self._from(table, where)}"

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from rfm.data.importing.source import INTEGER, TIMESTAMP, Source, SourceTable
 from rfm.data.schema import KINDS, suggest
 
 _FIELDS = ("pkey", "time_col", "fkeys", "columns", "keep_key")
@@ -58,6 +59,33 @@ def read_import_overrides(path: Path | None) -> dict[str, TableOverride]:
             "{customer_id: customers}, columns: {note: drop}}}"
         )
     return {str(name): _table(name, said, f"overrides={path}") for name, said in tables.items()}
+
+
+def narrow_table(
+    source: Source, table: SourceTable, tables: Iterable[SourceTable], said: TableOverride
+) -> SourceTable:
+    """A table of `source` without the columns to be dropped and with those that shall be text as
+    text, before any value is read: one that cannot be read is got rid of in this way.
+
+    Columns that keys are made of (of `tables`, or as given) are read in spite of that.
+    """
+    own = {*table.primary_key, *said.key, *said.links, said.time_column}
+    own |= {c for link in table.foreign_keys for c in link.columns}
+    own |= {
+        c
+        for other in tables
+        for link in other.foreign_keys
+        if link.parent == (table.schema, table.name)
+        for c in link.parent_columns
+    }
+    texts = {
+        c.name
+        for c in table.readable
+        if said.kinds.get(c.name) in ("text", "category")
+        and (c.type == TIMESTAMP or (c.type == INTEGER and c.name not in own))
+    }
+    without = said.drop - own
+    return source.narrow(table, without, texts) if without or texts else table
 
 
 def check_override(

@@ -92,7 +92,8 @@ def make_plan(
     """
     for name, said in overrides.items():
         if name in tables:
-            check_override(said, name, tables[name].columns, tables)
+            dropped = [c.name for c in tables[name].staged.table.columns if c.name in said.drop]
+            check_override(said, name, [*tables[name].columns, *dropped], tables)
     warnings: list[str] = []
     stems = table_stems(list(tables))
     keys = _find_keys(facts, tables, stems, overrides, warnings)
@@ -268,7 +269,13 @@ def _table_plan(
         kept = _free(f"{key_column}_original", taken)
     in_keys = {c for link in links for c in link.columns} | set(key)
     time = _time(table, own, in_keys, said)
-    notes = [f"{c.name} is left out: {c.note}" for c in table.staged.table.columns if not c.type]
+    unread = [c for c in table.staged.table.columns if not c.type and c.name not in said.drop]
+    notes = [f"{c.name} is left out: {c.note}" for c in unread]
+    notes += [
+        f"{c.name} is read {c.note}"
+        for c in table.staged.table.columns
+        if c.type and c.note.startswith("as text,")
+    ]
     notes += [f"{c} is left out, as given" for c in sorted(said.drop)]
     notes += [f"{c} is called {n}" for c, n in names.items() if c != n]
     return TablePlan(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,9 @@ from sqlalchemy.exc import ArgumentError
 BATCH_ROWS = 65_536
 BOOLEAN, INTEGER, REAL = pa.bool_(), pa.int64(), pa.float64()
 TEXT, TIMESTAMP = pa.string(), pa.timestamp("us")
+# what may be shown of a URL's query; of all else nobody knows whether it is a secret
+_SHOWN = {"sslmode", "host", "port", "application_name", "charset", "connect_timeout", "driver"}
+_SECRET = "(?i:pass|pwd|secret|token|key|auth|credential)"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,13 @@ class Source(Protocol):
         """Tables, and views where wanted, of the given schemas (empty: the default one)."""
         ...
 
+    def narrow(
+        self, table: SourceTable, without: AbstractSet[str], as_text: AbstractSet[str]
+    ) -> SourceTable:
+        """A table of `tables` without some columns, and others as text: what `count` and `read`
+        take from now on. So no value of these columns can stop an import."""
+        ...
+
     def count(self, table: SourceTable, where: str) -> int:
         """Rows that a condition (empty: all) leaves."""
         ...
@@ -95,15 +106,22 @@ class Hidden:
     def scrub(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, "***")
-        return re.sub(r"(?i)(password\s*[=:]\s*)('[^']*'|[^\s,;)&]+)", r"\1***", text)
+        return re.sub(
+            r"(?i)((?:password|passwd|pwd)\s*[=:]\s*)('[^']*'|\{[^}]*\}|[^\s,;)&]+)", r"\1***", text
+        )
 
 
 def hidden_of(url: URL) -> Hidden:
-    """Whatever of a URL nobody may read: its password, plain or quoted, and such query keys."""
+    """Whatever of a URL nobody may read: its password, plain or quoted, and what its query says
+    beside `_SHOWN`."""
     secrets = [] if url.password is None else [str(url.password)]
-    for name, value in url.query.items():
-        if re.search(r"(?i)pass|secret|token|key", name):
-            secrets += [value] if isinstance(value, str) else list(value)
+    for name, values in url.normalized_query.items():
+        if name.casefold() in _SHOWN:
+            continue
+        # a short value, such as 1 or true, is no secret, and would be taken out of every sentence
+        secrets += [v for v in values if len(v) > 4 or re.search(_SECRET, name)]
+        for value in values:  # a connection string of ODBC, such as UID=me;PWD=secret
+            secrets += re.findall(rf"{_SECRET}\w*\s*=\s*\{{?([^;}}]+)", value)
     spelled = {
         s for secret in secrets for s in (secret, quote(secret, safe=""), quote_plus(secret))
     }
@@ -118,6 +136,8 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
+        if "@" in (url.host or "") or (url.password is not None and "@" in (url.database or "")):
+            raise ValueError("a part of the password was taken for the host or the database")
     except (ArgumentError, ValueError):
         scheme = re.match(r"[\w+]+", text)
         raise ValueError(
@@ -132,9 +152,14 @@ def parse_url(text: str) -> URL:
 
 
 def show_url(url: URL) -> str:
-    """A URL without any secret."""
-    plain = url.set(drivername=url.drivername.split("+")[0])
-    return hidden_of(url).scrub(plain.render_as_string(hide_password=True))
+    """A URL without any secret: no password, and of its query no value beside `_SHOWN`."""
+    query = {
+        name: values if name.casefold() in _SHOWN else "***"
+        for name, values in url.normalized_query.items()
+    }
+    plain = url.set(drivername=url.drivername.split("+")[0], query=query)
+    text = plain.render_as_string(hide_password=True).replace(quote_plus("***"), "***")
+    return hidden_of(url).scrub(text)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import importlib.util
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -34,7 +35,7 @@ from rfm.data.importing.source import (
     hidden_of,
     show_url,
 )
-from rfm.data.importing.sql_types import Read, mysql_read, postgres_read, sqlite_reads
+from rfm.data.importing.sql_types import Read, mysql_read, narrow_reads, postgres_read, sqlite_reads
 from rfm.data.schema import suggest
 
 _READ_ONLY = {
@@ -98,6 +99,16 @@ class SQLSource:
                 for schema in (schemas or [default])
                 for table in self._tables_of(inspector, schema, views)
             ]
+
+    def narrow(
+        self, table: SourceTable, without: AbstractSet[str], as_text: AbstractSet[str]
+    ) -> SourceTable:
+        key = table.schema, table.name
+        quoted = [self._quote(column.name) for column in table.readable]
+        text = {"mysql": "CHAR", "sqlite": "TEXT"}.get(self._dialect, "VARCHAR")
+        table, reads = narrow_reads(table, self._reads[key], quoted, without, as_text, text)
+        self._reads[key] = list(reads)
+        return table
 
     def count(self, table: SourceTable, where: str) -> int:
         sql = f"SELECT count(*) FROM {self._from(table, where)}"

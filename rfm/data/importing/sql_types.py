@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from rfm.data.importing.source import BOOLEAN, INTEGER, REAL, TEXT, TIMESTAMP
+from rfm.data.importing.source import BOOLEAN, INTEGER, REAL, TEXT, TIMESTAMP, SourceTable
 
 _ISO_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
 _EXACT_DIGITS = 18  # decimals that an int64 holds
@@ -25,6 +26,34 @@ class Read:
     sql: str
     type: pa.DataType | None
     note: str = ""
+
+
+def narrow_reads(
+    table: SourceTable,
+    reads: Sequence[Read],
+    quoted: Sequence[str],
+    without: AbstractSet[str],
+    as_text: AbstractSet[str],
+    text_type: str,
+) -> tuple[SourceTable, tuple[Read, ...]]:
+    """A table and its reads without some columns, and others as the text that the source makes.
+
+    Args:
+        reads, quoted: of `table.readable`: how each is read, and its quoted name.
+        text_type: what the source calls a text.
+    """
+    kept, columns = [], {}
+    for column, read, name in zip(table.readable, reads, quoted, strict=True):
+        if column.name in without:
+            columns[column.name] = replace(column, type=None, note="as given")
+            continue
+        if column.name in as_text and column.type != TEXT:
+            raw = name if column.type == TIMESTAMP else read.sql
+            read = Read(f"CAST({raw} AS {text_type})", TEXT, "as text")
+            columns[column.name] = replace(column, type=TEXT, note=read.note)
+        kept.append(read)
+    found = tuple(columns.get(column.name, column) for column in table.columns)
+    return replace(table, columns=found), tuple(kept)
 
 
 def postgres_read(c: str, kind: Any) -> Read:
@@ -110,11 +139,19 @@ def _sqlite_counts(c: str, declared: str) -> str:
         f"total(typeof({c}) = 'text' AND trim({c}) = ''), "
         + (f"total({c} IS NOT NULL AND {c} NOT IN (0, 1)), " if "BOOL" in declared else "0, ")
         + (
-            f"total(typeof({c}) = 'text' AND {c} GLOB '{_ISO_GLOB}' AND julianday({c}) IS NOT "
-            f"NULL), max(CASE WHEN typeof({c}) = 'integer' THEN abs({c}) END)"
+            f"total(typeof({c}) = 'text' AND {c} GLOB '{_ISO_GLOB}' AND {_sqlite_date(c)}), "
+            f"max(CASE WHEN typeof({c}) = 'integer' THEN abs({c}) END)"
             if timed
             else "0, 0"
         )
+    )
+
+
+def _sqlite_date(c: str) -> str:
+    """Whether a text is a date that others than SQLite know, too: it takes 2021-02-31 and 24:00."""
+    return (
+        f"julianday({c}) IS NOT NULL AND date(substr({c}, 1, 10), '+0 days') = "
+        f"substr({c}, 1, 10) AND substr({c}, 1, 4) > '0000' AND substr({c}, 12, 2) < '24'"
     )
 
 
@@ -153,8 +190,10 @@ def _sqlite_read(
         if "INT" in declared:
             return Read(c, INTEGER)
         return Read(c, REAL if re.search(r"REAL|FLOA|DOUB|NUM|DEC", declared) else TEXT)
-    mixed = integers or reals or blobs
-    return Read(c, TEXT, "numbers and texts, as text" if mixed else "")
+    if integers or reals or blobs:
+        return Read(c, TEXT, "numbers and texts, as text")
+    odd = texts - dates if dates else 0
+    return Read(c, TEXT, f"as text, because {odd} of its values are no dates" if odd else "")
 
 
 def _is_binary(kind: Any) -> bool:

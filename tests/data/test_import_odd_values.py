@@ -1,0 +1,72 @@
+"""Values that a source takes and others do not: none stops an import, none is told wrongly."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from rfm.data.import_sql import Import, ImportConfig, import_database
+
+
+def sqlite_file(folder: Path, statements: Sequence[str], **rows: Sequence[tuple[Any, ...]]) -> Path:
+    path = folder / "source.sqlite"
+    with sqlite3.connect(path) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        for table, values in rows.items():
+            marks = ", ".join("?" * len(values[0]))
+            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", values)
+    connection.close()
+    return path
+
+
+def imported(source: Path, out: Path, **options: Any) -> Import:
+    return import_database(str(source), out, ImportConfig(**options))
+
+
+def column(done: Import, table: str, name: str) -> list[Any]:
+    assert done.database is not None
+    found: list[Any] = pq.read_table(done.database.tables[table].path)[name].to_pylist()
+    return found
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "overrides.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("odd", ["2021-02-31", "2020-01-01 24:00:00", "0000-01-01"])
+def test_dates_that_only_sqlite_takes_are_texts(tmp_path: Path, odd: str) -> None:
+    rows = [(1, "2020-01-01"), (2, odd), (3, "2020-01-03 10:00:00+02:00")]
+    path = sqlite_file(tmp_path, ["CREATE TABLE t (id INTEGER PRIMARY KEY, d DATE)"], t=rows)
+    done = imported(path, tmp_path / "out")
+    assert column(done, "t", "d") == [text for _, text in rows]
+    assert "1 of its values are no dates" in (tmp_path / "out" / "import.yaml").read_text()
+
+
+@pytest.mark.parametrize(("said", "left"), [("drop", False), ("text", True)])
+def test_overrides_get_rid_of_what_cannot_be_read(tmp_path: Path, said: str, left: bool) -> None:
+    rows = [(1, "2020-01-01", 5), (2, "2020-13-01", 6)]
+    # a date that passes for one and cannot be read, as other sources have them
+    path = sqlite_file(tmp_path, ["CREATE TABLE t (id INTEGER PRIMARY KEY, d DATE, n INT)"], t=rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rfm.data.importing.sql_types._sqlite_date", lambda c: "TRUE")
+        with pytest.raises(ValueError, match="overrides="):
+            imported(path, tmp_path / "out")
+        overrides = written(tmp_path, f"tables: {{t: {{columns: {{d: {said}}}}}}}")
+        done = imported(path, tmp_path / "out", overrides=overrides)
+    assert column(done, "t", "n") == [5, 6]
+    if left:
+        assert column(done, "t", "d") == ["2020-01-01", "2020-13-01"]
+    else:
+        assert list(done.plan.tables["t"].names) == ["id", "n"]
+        assert done.plan.tables["t"].notes == ("d is left out, as given",)
+    overrides = written(tmp_path, "tables: {t: {columns: {dd: drop}}}")
+    with pytest.raises(ValueError, match=r"no column t\.dd"):
+        imported(path, tmp_path / "other", overrides=overrides, dry_run=True)
