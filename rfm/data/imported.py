@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from rfm.data.import_sql import ImportConfig, import_database
-from rfm.data.importing.source import parse_url
+from rfm.data.importing.source import parse_url, show_url
 from rfm.files import content_hash, file_hash, publish
 
 _log = logging.getLogger("rfm")
@@ -37,7 +37,7 @@ def import_into(cache: Path, source: str) -> Path:
     shown, name = source, Path(source).expanduser().resolve().name.split(".")[0]
     if "://" in source:
         url = parse_url(source)
-        shown, name = url.render_as_string(hide_password=True), Path(str(url.database)).stem
+        shown, name = show_url(url), Path(url.database or url.get_backend_name()).stem
     name, folders = name.lstrip(".") or "database", cache / "imported"
     folders.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folders, prefix=".") as work:

@@ -124,6 +124,10 @@ def test_hostile_names_of_files_and_columns(tmp_path: Path) -> None:
         "mysql://me:hunter2@127.0.0.1:1/nowhere",
         "nosuch://me:hunter2@host/x",
         "postgresql://me:hunter2@host:port/x",
+        "postgresql://me:oh@hunter2@127.0.0.1:1/nowhere",
+        "postgresql://me:oh@no/hunter2@127.0.0.1:1/nowhere",
+        "postgresql://me@127.0.0.1:1/nowhere?pwd=hunter2",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3DX%3BUID%3Dme%3BPWD%3Dhunter2",
         "://me:hunter2@host",
     ],
 )
@@ -163,6 +167,14 @@ def test_secrets_of_a_url_are_known() -> None:
     assert hidden.scrub("password=x password = 'y z', z") == "password=*** password = ***, z"
     assert show_url(url).startswith("postgresql://me:***@h/d")
     assert "c/d" not in show_url(url)
+
+
+def test_of_a_query_only_what_is_known_to_be_harmless_is_shown() -> None:
+    url = parse_url("postgresql://me@h/d?sslmode=require&pwd=ab&anything=hunter2&n=1&n=2")
+    assert show_url(url) == "postgresql://me@h/d?anything=***&n=***&pwd=***&sslmode=require"
+    assert hidden_of(url).scrub("10 rows of ab, hunter2") == "10 rows of ***, ***"
+    odbc = parse_url("mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3D%7Bhunt%20er2%7D%3BX%3D1")
+    assert hidden_of(odbc).scrub("wrong: hunt er2; {PWD={a b};c}") == "wrong: ***; {PWD=***;c}"
 
 
 def test_a_sqlite_file_is_not_changed_and_cannot_be(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,3 +76,19 @@ def test_a_source_that_cannot_be_read_leaves_nothing(tmp_path: Path, cache: Path
     with pytest.raises(ValueError, match=r"club\.sqlite"):
         open_database(broken)
     assert list((cache / "imported").iterdir()) == []
+
+
+def test_opening_a_url_shows_no_secret(
+    tmp_path: Path, postgres: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    import psycopg
+
+    url = postgres.create("opened")
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (3), (5)")
+    with caplog.at_level(logging.DEBUG):
+        database = open_database(postgres.url("opened") + "?password=hunter2")
+        open_database(f"sqlite:///{write(tmp_path / 'club.sqlite', 3)}?token=hunter2")
+    assert len(database.tables) == 1
+    assert caplog.text.count("imported in") == 2
+    assert "hunter2" not in caplog.text
