@@ -16,7 +16,8 @@ from rfm.data.importing.source import BOOLEAN, INTEGER, REAL, TEXT, TIMESTAMP, S
 
 _ISO_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
 _EXACT_DIGITS = 18  # decimals that an int64 holds
-_MILLISECONDS = 100_000_000_000  # as seconds: the year 5138; as milliseconds: 1973
+# numbers that can be Unix times, of 1985 to 2103: smaller ones are counts or days
+SECONDS, MILLISECONDS = (500_000_000, 4_200_000_000), (500_000_000_000, 4_200_000_000_000)
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,13 @@ def sqlite_reads(
         cursor.execute(f"SELECT {cells} FROM {place}")
         found = cursor.fetchone()
         for i, c in enumerate(some):
-            counts = [int(n or 0) for n in found[8 * i : 8 * i + 8]]
+            counts = [int(n or 0) for n in found[10 * i : 10 * i + 10]]
             reads.append(_sqlite_read(c, declared[first + i].upper(), *counts))
     return reads
 
 
 def _sqlite_counts(c: str, declared: str) -> str:
-    """The eight numbers that ``_sqlite_read`` decides by; no more are counted than it takes."""
+    """The ten numbers that ``_sqlite_read`` decides by; no more are counted than it takes."""
     timed = re.search(r"DATE|TIMESTAMP", declared) is not None
     return (
         f"total(typeof({c}) = 'integer'), total(typeof({c}) = 'real'), "
@@ -140,11 +141,22 @@ def _sqlite_counts(c: str, declared: str) -> str:
         + (f"total({c} IS NOT NULL AND {c} NOT IN (0, 1)), " if "BOOL" in declared else "0, ")
         + (
             f"total(typeof({c}) = 'text' AND {c} GLOB '{_ISO_GLOB}' AND {_sqlite_date(c)}), "
-            f"max(CASE WHEN typeof({c}) = 'integer' THEN abs({c}) END)"
+            f"total(typeof({c}) = 'integer' AND {_is_day(c)}), "
+            f"min(CASE WHEN typeof({c}) = 'integer' THEN {c} END), "
+            f"max(CASE WHEN typeof({c}) = 'integer' THEN {c} END)"
             if timed
-            else "0, 0"
+            else "0, 0, 0, 0"
         )
     )
+
+
+def _day(c: str) -> str:
+    """A number such as 20201231 as the text of its day."""
+    return f"printf('%04d-%02d-%02d', {c} / 10000, {c} / 100 % 100, {c} % 100)"
+
+
+def _is_day(c: str) -> str:
+    return f"{c} BETWEEN 17000101 AND 22991231 AND date({_day(c)}, '+0 days') = {_day(c)}"
 
 
 def _sqlite_date(c: str) -> str:
@@ -165,7 +177,9 @@ def _sqlite_read(
     blanks: int,
     no_bits: int,
     dates: int,
-    largest: int,
+    days: int,
+    low: int,
+    high: int,
 ) -> Read:
     if blobs and blobs >= integers + reals + texts:
         return Read("", None, "binary")
@@ -173,9 +187,14 @@ def _sqlite_read(
         if texts and texts == dates and not (integers or reals or blobs):
             return Read(c, TIMESTAMP)
         if integers and not (reals or texts or blobs):
-            seconds = f"{c} / 1000.0" if largest >= _MILLISECONDS else c
-            moment = f"strftime('%Y-%m-%d %H:%M:%f', {seconds}, 'unixepoch')"
-            return Read(moment, TIMESTAMP, "numbers as Unix time")
+            if days == integers:
+                day = f"CASE WHEN {c} IS NOT NULL THEN {_day(c)} END"
+                return Read(day, TIMESTAMP, "numbers such as 20201231 as days")
+            for (least, most), seconds in ((SECONDS, c), (MILLISECONDS, f"{c} / 1000.0")):
+                if least <= low and high <= most:
+                    moment = f"strftime('%Y-%m-%d %H:%M:%f', {seconds}, 'unixepoch')"
+                    return Read(moment, TIMESTAMP, "numbers as Unix time")
+            return Read(c, INTEGER, "as numbers, which are no Unix times")
         if not (integers or reals or texts or blobs):
             return Read(c, TIMESTAMP)
     if "BOOL" in declared and integers and not (reals or texts or blobs or no_bits):

@@ -9,6 +9,7 @@ from typing import Literal
 
 from rfm.data.importing.names import stem
 from rfm.data.importing.profile import ColumnFacts, TableFacts, as_moment
+from rfm.data.importing.sql_types import MILLISECONDS, SECONDS
 from rfm.data.schema import words
 
 MOST_NULLS = 0.05
@@ -44,7 +45,6 @@ _BIRTH_OF_ROW = _any(
 )
 _PLAIN = {"date", "time", "timestamp", "datetime", "at", "ts", "day", "when", "moment", "on"}
 _SENTINEL = datetime.datetime(2200, 1, 1)  # 9999-12-31 and its like stand for "never"
-_SECONDS, _MILLISECONDS = (500_000_000, 4_200_000_000), (500_000_000_000, 4_200_000_000_000)
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def time_form(column: ColumnFacts) -> Form | None:
         return "text"
     if column.sort == "integer" and column.nulls < column.rows:
         named = {*words(column.name).split()} & {*_PLAIN, "epoch", "unix", *_BIRTH_OF_ROW}
-        if named and _SECONDS[0] <= column.low and column.high <= _SECONDS[1]:
+        if named and SECONDS[0] <= column.low and column.high <= SECONDS[1]:
             return "seconds"
-        if named and _MILLISECONDS[0] <= column.low and column.high <= _MILLISECONDS[1]:
+        if named and MILLISECONDS[0] <= column.low and column.high <= MILLISECONDS[1]:
             return "milliseconds"
     return None
 
