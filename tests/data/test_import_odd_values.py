@@ -41,7 +41,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("odd", ["2021-02-31", "2020-01-01 24:00:00", "0000-01-01"])
+@pytest.mark.parametrize("odd", ["2021-02-31", "0000-01-01", "2020-01-01 24:01:00"])
 def test_dates_that_only_sqlite_takes_are_texts(tmp_path: Path, odd: str) -> None:
     rows = [(1, "2020-01-01"), (2, odd), (3, "2020-01-03 10:00:00+02:00")]
     path = sqlite_file(tmp_path, ["CREATE TABLE t (id INTEGER PRIMARY KEY, d DATE)"], t=rows)
@@ -70,3 +70,43 @@ def test_overrides_get_rid_of_what_cannot_be_read(tmp_path: Path, said: str, lef
     overrides = written(tmp_path, "tables: {t: {columns: {dd: drop}}}")
     with pytest.raises(ValueError, match=r"no column t\.dd"):
         imported(path, tmp_path / "other", overrides=overrides, dry_run=True)
+
+
+def test_numbers_that_are_days_are_no_seconds(tmp_path: Path) -> None:
+    rows = [(1, 19990101, 9990101, 1_600_000_000), (2, 20201231, 7, 1_600_000_100), (3, None, 0, 0)]
+    made = ["CREATE TABLE t (id INTEGER PRIMARY KEY, rel DATE, no DATE, at DATETIME)"]
+    done = imported(sqlite_file(tmp_path, made, t=rows), tmp_path / "out")
+    days = column(done, "t", "rel")
+    assert [day and str(day.date()) for day in days[:2]] == ["1999-01-01", "2020-12-31"]
+    assert column(done, "t", "no") == [9990101, 7, 0]
+    assert column(done, "t", "at") == [1_600_000_000, 1_600_000_100, 0]
+
+
+def test_numbers_that_are_unix_times_are_times(tmp_path: Path) -> None:
+    rows = [(1, 1_600_000_000, 1_600_000_000_000), (2, 1_700_000_000, 1_700_000_000_500)]
+    made = ["CREATE TABLE t (id INTEGER PRIMARY KEY, a DATETIME, b TIMESTAMP)"]
+    done = imported(sqlite_file(tmp_path, made, t=rows), tmp_path / "out")
+    assert [str(v) for v in column(done, "t", "a")] == [
+        "2020-09-13 12:26:40",
+        "2023-11-14 22:13:20",
+    ]
+    assert str(column(done, "t", "b")[1]) == "2023-11-14 22:13:20.500000"
+
+
+def test_a_time_within_a_key_is_still_the_time(tmp_path: Path) -> None:
+    made = [
+        "CREATE TABLE sensors (id INTEGER PRIMARY KEY, since DATE)",
+        "CREATE TABLE readings (sensor_id INTEGER REFERENCES sensors (id), measured_at TIMESTAMP, "
+        "value REAL, PRIMARY KEY (sensor_id, measured_at))",
+        "CREATE TABLE days (day DATE PRIMARY KEY, rain REAL)",
+    ]
+    readings = [(s, f"2020-01-{d:02d} 10:00:00", s / d) for s in (1, 2) for d in range(1, 20)]
+    days = [(f"2020-01-{d:02d}", 0.5) for d in range(1, 20)]
+    sensors = [(1, "2019-01-01"), (2, "2019-02-01")]
+    path = sqlite_file(tmp_path, made, sensors=sensors, readings=readings, days=days)
+    done = imported(path, tmp_path / "out")
+    assert done.plan.tables["readings"].time.column == "measured_at"
+    assert done.plan.tables["readings"].key == ("sensor_id", "measured_at")
+    assert done.plan.tables["days"].time.column == ""
+    times = [str(t)[:10] for t in column(done, "readings", "measured_at")]
+    assert times == [f"2020-01-{d:02d}" for _ in (1, 2) for d in range(1, 20)]

@@ -267,14 +267,16 @@ def _table_plan(
     kept = ""
     if said.keep_key and len(key) == 1 and names.get(key[0]) == key_column:
         kept = _free(f"{key_column}_original", taken)
-    in_keys = {c for link in links for c in link.columns} | set(key)
+    made = [key, *(link.columns for link in links)]
+    # keys of several columns hold when their row came to be, too: (sensor_id, measured_at)
+    in_keys = {c for k in made for c in k if len(k) == 1 or table.columns[c].sort != "time"}
     time = _time(table, own, in_keys, said)
     unread = [c for c in table.staged.table.columns if not c.type and c.name not in said.drop]
     notes = [f"{c.name} is left out: {c.note}" for c in unread]
     notes += [
         f"{c.name} is read {c.note}"
         for c in table.staged.table.columns
-        if c.type and c.note.startswith("as text,")
+        if c.type and c.note.startswith(("as text,", "as numbers,", "numbers such"))
     ]
     notes += [f"{c} is left out, as given" for c in sorted(said.drop)]
     notes += [f"{c} is called {n}" for c, n in names.items() if c != n]

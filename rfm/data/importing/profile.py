@@ -228,7 +228,7 @@ def _odd(field: pa.Field) -> str:
     if sort == "text":
         return (
             f"coalesce(bool_or(NOT regexp_matches({c}, '{_ISO}') "
-            f"OR try_cast({c} AS TIMESTAMPTZ) IS NULL), false)"
+            f"OR coalesce(try_cast({c} AS TIMESTAMPTZ) < TIMESTAMPTZ '0001-01-01', true)), false)"
         )
     return "false"
 
