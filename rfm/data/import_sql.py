@@ -32,7 +32,7 @@ import pandas as pd
 
 from rfm.config import run_command, setting
 from rfm.data.database import Database, open_database
-from rfm.data.importing.connect import connect
+from rfm.data.importing.connect import connect, source_file
 from rfm.data.importing.overrides import TableOverride, narrow_table, read_import_overrides
 from rfm.data.importing.plan import Plan, folder_names, make_plan
 from rfm.data.importing.profile import Facts, TableFacts
@@ -47,6 +47,7 @@ _log = logging.getLogger("rfm")
 _BASE_MEGABYTES = 300  # Python, Arrow and its batches, beside what DuckDB may hold
 _REST = 1.2  # seconds for inference and writing, per second of reading
 _WORK = ".import"
+_WRITTEN = ("manifest.yaml", "db", "keys", "import.yaml", "schema.svg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,16 +105,16 @@ def import_database(source: str, out: Path, options: ImportConfig) -> Import:
             already. No password is ever part of a message.
     """
     began = time.perf_counter()
-    out = out.expanduser()
+    out = out.expanduser().resolve()
     given = _given_splits(options)
     said = read_import_overrides(options.overrides)
     if options.dry_run:
         with tempfile.TemporaryDirectory(prefix="rfm-import-") as temporary:
             return _dry_run(source, out, options, said, given, Path(temporary), began)
-    _check_out(out, options.overwrite)
+    _check_out(out, options.overwrite, source)
     # what opens the folder in the end takes a second to import: meanwhile rows are read
     threading.Thread(target=importlib.import_module, args=("relbench.manifest",)).start()
-    with _replacing(out, options.overwrite) as folder:
+    with _replacing(out, options.overwrite, source) as folder:
         work = folder / _WORK
         work.mkdir(parents=True)
         with _facts(options, work) as facts:
@@ -264,8 +265,14 @@ def _given_splits(options: ImportConfig) -> tuple[str, str] | None:
     return val, test
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+def _check_out(out: Path, overwrite: bool, source: str) -> None:
+    """Refuse to write where something is that the import did not write."""
+    if file := next((above for above in (out, *out.parents) if above.is_file()), None):
+        raise ValueError(f"out={out}: {file} is a file; choose another folder")
+    place = source_file(source)
+    if place is not None and place.resolve().is_relative_to(out):
+        raise ValueError(f"out={out}: holds the source, {source}; choose another folder")
+    if not out.exists() or not any(out.iterdir()):
         return
     if not (out / "manifest.yaml").is_file():
         raise ValueError(f"out={out}: is there, and is no database; choose another folder")
@@ -273,6 +280,19 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise ValueError(
             f"out={out}: there is a database already; choose another folder, or overwrite=true"
         )
+    if others := sorted(path.name for path in out.iterdir() if not _is_written(path)):
+        raise ValueError(
+            f"out={out}: overwrite=true replaces the whole folder, and {', '.join(others)} in it "
+            "is not of an import; move it away, or choose another folder"
+        )
+
+
+def _is_written(path: Path) -> bool:
+    """Whether an import wrote this; a `kinds.yaml` only if nobody has written it since."""
+    decided = path.with_name("import.yaml")
+    if path.name == "kinds.yaml" and decided.is_file():
+        return path.stat().st_mtime_ns <= decided.stat().st_mtime_ns
+    return path.name in _WRITTEN
 
 
 def _database_name(options: ImportConfig, out: Path) -> str:
@@ -289,8 +309,8 @@ def _facts(options: ImportConfig, work: Path) -> Iterator[Facts]:
         yield facts
     except duckdb.OutOfMemoryException:
         raise ValueError(
-            f"memory={options.memory} MB is too little for keys of this size; give more, or fewer "
-            "threads="
+            f"memory={options.memory} MB is too little for this database; give more, or fewer "
+            f"threads= than {options.threads}"
         ) from None
     except duckdb.ConversionException as error:
         said = " ".join(str(error).split("\n\n")[0].split())
@@ -302,14 +322,14 @@ def _facts(options: ImportConfig, work: Path) -> Iterator[Facts]:
 
 
 @contextmanager
-def _replacing(out: Path, overwrite: bool) -> Iterator[Path]:
+def _replacing(out: Path, overwrite: bool, source: str) -> Iterator[Path]:
     """A folder to write, which takes the place of `out` at the end."""
     old = out.with_name(f".{out.name}.old-{uuid.uuid4().hex[:8]}")
     try:
         with publish(out) as folder:
             folder.mkdir()
             yield folder
-            _check_out(out, overwrite)  # somebody else may have written it meanwhile
+            _check_out(out, overwrite, source)  # somebody else may have written it meanwhile
             if out.exists():
                 out.rename(old)
     except BaseException:

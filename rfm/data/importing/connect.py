@@ -46,3 +46,16 @@ def connect(source: str, memory: int, spill: Path) -> Source:
         f"source={source}: neither a SQLite nor a DuckDB file; a CSV or parquet file is imported "
         "with the folder that it is in"
     )
+
+
+def source_file(source: str) -> Path | None:
+    """The file or folder that a source is, None for a server's database.
+
+    Raises:
+        ValueError: a URL that is none.
+    """
+    if "://" not in source:
+        return Path(source).expanduser()
+    url = parse_url(source)
+    is_file = url.get_backend_name() in ("sqlite", "duckdb") and url.database
+    return Path(str(url.database)) if is_file else None
