@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -284,3 +285,45 @@ def test_a_failed_import_keeps_what_was_there(
         import_database(source, out, ImportConfig(overwrite=True))
     assert {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "x.db"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "duckdb", "sqlite"])
+def test_a_condition_cannot_begin_another_statement(tmp_path: Path, kind: str) -> None:
+    source, written = tmp_path / "source", tmp_path / "written.csv"
+    if kind == "csv":
+        source.mkdir()
+        (source / "t.csv").write_text("id\n1\n5\n")
+    else:
+        create: Any = {"duckdb": duckdb.connect, "sqlite": sqlite3.connect}[kind]
+        with create(str(source)) as connection:
+            connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+            connection.execute("INSERT INTO t VALUES (1), (5)")
+        connection.close()
+    for end in ("--", "SELECT (1"):
+        options = ImportConfig(where={"t": f"1=1); COPY (SELECT 1) TO '{written}'; {end}"})
+        refused = r"one condition|one statement at a time|syntax error"
+        with pytest.raises(ValueError, match=refused):
+            import_database(str(source), tmp_path / "out", options)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    done = import_database(str(source), tmp_path / "out", ImportConfig(where={"t": "id > 2 -- 5"}))
+    assert done.counts == {"t": 1}
+
+
+@pytest.mark.parametrize("adbc", [True, False])
+def test_a_condition_cannot_leave_the_transaction(
+    tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    if not adbc:
+        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
+    url = postgres.create("left")
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (5)")
+    for begun in ("1=1); COMMIT; DELETE FROM t; --", "1=1); COMMIT; DELETE FROM t; SELECT (1"):
+        with pytest.raises(ValueError, match=r"multiple commands|syntax error"):
+            import_database(url, tmp_path / "out", ImportConfig(where={"t": begun}))
+    done = import_database(url, tmp_path / "out", ImportConfig(where={"t": "id::text LIKE '%5'"}))
+    assert done.counts == {"t": 1}
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (2,)

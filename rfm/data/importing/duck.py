@@ -67,8 +67,8 @@ class _Duck:
         return table
 
     def count(self, table: SourceTable, where: str) -> int:
-        sql = f"SELECT count(*) FROM {self._from(table, where)}"
         with self.errors(f"counting rows of {table.shown}"):
+            sql = f"SELECT count(*) FROM {self._from(table, where)}"
             row = self._connection.execute(sql).fetchone()
         assert row is not None
         return int(row[0])
@@ -76,8 +76,9 @@ class _Duck:
     def read(self, table: SourceTable, where: str, limit: int) -> Iterator[pa.RecordBatch]:
         reads = self._places[table.schema, table.name].reads
         cells = ", ".join(f"{read.sql} AS c{i}" for i, read in enumerate(reads))
-        sql = f"SELECT {cells} FROM {self._from(table, where)}" + (f" LIMIT {limit}" * bool(limit))
         with self.errors(f"reading {table.shown}"):
+            sql = f"SELECT {cells} FROM {self._from(table, where)}"
+            sql += f" LIMIT {limit}" if limit else ""
             reader: pa.RecordBatchReader = self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
             for batch in iter(reader):
                 yield batch.cast(table.types)
@@ -91,7 +92,13 @@ class _Duck:
 
     def _from(self, table: SourceTable, where: str) -> str:
         place = self._places[table.schema, table.name].sql
-        return place + (f" WHERE ({where}\n)" if where else "")
+        if not where:
+            return place
+        place += f" WHERE ({where}\n)"
+        # a condition that ends the statement and begins another could write files
+        if len(self._connection.extract_statements(f"SELECT 1 FROM {place}")) != 1:
+            raise ValueError(f"where: {where!r} of {table.name}: wanted one condition of SQL")
+        return place
 
     def _columns(self, key: tuple[str, str], place: str) -> tuple[SourceColumn, ...]:
         """Describe what a place selects, and remember how it is read."""

@@ -111,8 +111,8 @@ class SQLSource:
         return table
 
     def count(self, table: SourceTable, where: str) -> int:
-        sql = f"SELECT count(*) FROM {self._from(table, where)}"
         with self._errors(f"counting rows of {table.shown}"):
+            sql = f"SELECT count(*) FROM {self._from(table, where)}"
             if self._adbc is not None:
                 with self._query_adbc(sql) as cursor:
                     return int(cursor.fetchone()[0])
@@ -123,9 +123,9 @@ class SQLSource:
     def read(self, table: SourceTable, where: str, limit: int) -> Iterator[pa.RecordBatch]:
         reads = self._reads[table.schema, table.name]
         cells = ", ".join(f"{read.sql} AS c{i}" for i, read in enumerate(reads))
-        sql = f"SELECT {cells} FROM {self._from(table, where)}"
-        sql += f" LIMIT {limit}" if limit else ""
         with self._errors(f"reading {table.shown}"):
+            sql = f"SELECT {cells} FROM {self._from(table, where)}"
+            sql += f" LIMIT {limit}" if limit else ""
             if self._adbc is not None:
                 with self._query_adbc(sql) as cursor:
                     for batch in cursor.fetch_record_batch():
@@ -219,7 +219,15 @@ class SQLSource:
         return {str(row[0]) for row in self._connection.execute(sql, {"schema": schema})}
 
     def _from(self, table: SourceTable, where: str) -> str:
-        return self._place(table.schema, table.name) + (f" WHERE ({where}\n)" if where else "")
+        place = self._place(table.schema, table.name)
+        if not where:
+            return place
+        place += f" WHERE ({where}\n)"
+        if self._dialect == "postgresql":
+            # what is prepared is one statement: a condition cannot end it and begin another, that
+            # would leave the transaction which only reads; other drivers take one at a time
+            self._cursor().execute(f"SELECT 1 FROM {place} LIMIT 0", prepare=True)
+        return place
 
     def _place(self, schema: str, name: str) -> str:
         return ".".join(self._quote(part) for part in (schema, name) if part)
