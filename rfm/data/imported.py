@@ -7,23 +7,22 @@ import tempfile
 from pathlib import Path
 
 from rfm.data.import_sql import ImportConfig, import_database
+from rfm.data.importing.duck import table_files
 from rfm.data.importing.source import parse_url, show_url
 from rfm.files import content_hash, file_hash, publish
 
 _log = logging.getLogger("rfm")
-_FILES = ("*.csv", "*.csv.gz", "*.tsv", "*.parquet")
 _DATABASES = (".duckdb", ".sqlite", ".sqlite3", ".db")
 
 
 def is_source(spec: str) -> bool:
-    """Whether a spec is a database's URL or file, or a folder of CSV or parquet files that is no
-    database's folder yet."""
+    """Whether a spec is a database's URL or file, or a folder of tables (see ``table_files``) that
+    is no database's folder yet."""
     if "://" in spec:
         return True
     path = Path(spec).expanduser()
     if path.is_dir():
-        there = any(any(path.glob(pattern)) for pattern in _FILES)
-        return there and not (path / "manifest.yaml").is_file()
+        return bool(table_files(path)) and not (path / "manifest.yaml").is_file()
     return path.is_file() and path.suffix in _DATABASES
 
 

@@ -6,6 +6,8 @@ import os
 import sqlite3
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -64,3 +66,44 @@ def test_a_link_as_the_folder_to_write_stays_one(
     assert pq.read_table(tmp_path / "here" / "db" / "people.parquet").num_rows == 2
     with pytest.raises(ValueError, match=r"x\.db is a file"):
         import_database(source, tmp_path / "x.db" / "out", ImportConfig())
+
+
+def test_names_of_files_are_no_patterns(tmp_path: Path) -> None:
+    folder = tmp_path / "d[1]"
+    folder.mkdir()
+    (tmp_path / "d1").mkdir()
+    names = ["x[1]", "x1", "x*", "xy", "q?", "qa"]
+    for i, name in enumerate(names):
+        (folder / f"{name}.csv").write_text(f"id,from\n1,{name}\n2,{name}\n")
+        parts = folder / f"{name} parts"
+        parts.mkdir()
+        pq.write_table(pa.table({"id": [1, 2], "at": [i, i]}), parts / "part[0].parquet")
+    out = tmp_path / "out"
+    import_database(str(folder), out, ImportConfig())
+    tables = [pq.read_table(path) for path in (out / "db").iterdir()]
+    texts = [table["from"].to_pylist() for table in tables if "from" in table.column_names]
+    parts_of = [table["at"].to_pylist() for table in tables if "at" in table.column_names]
+    assert sorted(texts) == sorted([name] * 2 for name in names)
+    assert sorted(parts_of) == [[i] * 2 for i in range(len(names))]
+
+
+def test_a_database_folder_is_no_source(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    import_database(str(people_file(tmp_path / "x.db")), out, ImportConfig())
+    with pytest.raises(ValueError, match="is a database's folder already"):
+        import_database(str(out), tmp_path / "other", ImportConfig())
+    pq.write_table(pa.table({"id": [1], "city": ["Oslo"]}), out / "db" / "places.parquet")
+    (out / "manifest.yaml").unlink()
+    with pytest.raises(ValueError, match="have not the same columns"):
+        import_database(str(out), tmp_path / "other", ImportConfig())
+
+
+def test_moments_with_a_zone_in_nanoseconds(tmp_path: Path) -> None:
+    moments = pd.to_datetime(["2020-01-01 12:00", "2020-01-02 12:00"]).tz_localize("Asia/Tokyo")
+    at = pa.array(moments.as_unit("ns"), pa.timestamp("ns", "Asia/Tokyo"))
+    (tmp_path / "files").mkdir()
+    pq.write_table(pa.table({"id": [1, 2], "at": at}), tmp_path / "files" / "visits.parquet")
+    out = tmp_path / "out"
+    import_database(str(tmp_path / "files"), out, ImportConfig())
+    read = pq.read_table(out / "db" / "visits.parquet")["at"].to_pylist()
+    assert read == [pd.Timestamp("2020-01-01 03:00"), pd.Timestamp("2020-01-02 03:00")]

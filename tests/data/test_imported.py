@@ -65,6 +65,10 @@ def test_what_is_a_source(tmp_path: Path) -> None:
     assert is_source(str(tmp_path / "files"))
     (tmp_path / "files" / "manifest.yaml").write_text("name: files")
     assert not is_source(str(tmp_path / "files"))
+    for name in ("parts/people/0.parquet", "packed/people.tsv.gz", "loud/PEOPLE.CSV"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+        assert is_source(str(tmp_path / name.split("/")[0]))
     assert is_source("postgresql://me@here/shop")
     assert not is_source("rel-f1")
     assert not is_source(str(tmp_path / "none.sqlite"))

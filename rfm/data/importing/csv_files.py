@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,11 @@ def csv_table(connection: duckdb.DuckDBPyConnection, path: Path) -> str:
     delimiter, names = _header(path, encoding)
     columns = ", ".join(f"c{i}: 'VARCHAR'" for i in range(len(names)))
     scan = (
-        f"read_csv({_text(path)}, auto_detect = false, header = true, delim = {_text(delimiter)}, "
-        f"quote = '\"', escape = '\"', nullstr = [{', '.join(map(_text, _NULLS))}], "
+        f"read_csv({text(literal(path))}, auto_detect = false, header = true, "
+        f"delim = {text(delimiter)}, quote = '\"', escape = '\"', "
+        f"nullstr = [{', '.join(map(text, _NULLS))}], "
         f"compression = '{'gzip' if path.name.lower().endswith('.gz') else 'none'}', "
-        f"encoding = {_text(encoding)}, columns = {{{columns}}}, max_line_size = 16777216)"
+        f"encoding = {text(encoding)}, columns = {{{columns}}}, max_line_size = 16777216)"
     )
     tests = [test for i in range(len(names)) for test, _ in _types(f"c{i}")]
     found = connection.execute(f"SELECT {', '.join(tests)} FROM {scan}").fetchone()
@@ -55,6 +57,11 @@ def csv_table(connection: duckdb.DuckDBPyConnection, path: Path) -> str:
         cell = casts[0] if casts and not both else f"c{i}"
         cells.append(f'{cell} AS "{name.replace(chr(34), chr(34) * 2)}"')
     return f"(SELECT {', '.join(cells)} FROM {scan})"
+
+
+def literal(path: Path) -> str:
+    """A path for DuckDB, which takes * ? and [ in one for a pattern."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", str(path))
 
 
 def _types(c: str) -> list[tuple[str, str]]:
@@ -126,5 +133,5 @@ def _open(path: Path) -> Any:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"

@@ -12,8 +12,9 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from rfm.data.importing.csv_files import CSV, csv_table
+from rfm.data.importing.csv_files import CSV, csv_table, literal, text
 from rfm.data.importing.duck_connection import connect_duck
 from rfm.data.importing.source import (
     BOOLEAN,
@@ -164,11 +165,16 @@ class FileSource(_Duck):
     def __init__(self, folder: Path, memory: int, spill: Path) -> None:
         super().__init__(str(folder), connect_duck(None, memory, 2, spill))
         self._files: dict[str, Path] = {}
-        for path in sorted(folder.iterdir()):
-            suffix = next((s for s in (*CSV, ".parquet") if path.name.lower().endswith(s)), "")
-            if path.name.startswith(".") or not (suffix or any(path.glob("*.parquet"))):
-                continue
-            if path.is_file() and not path.stat().st_size:
+        if (folder / "manifest.yaml").is_file():
+            raise ValueError(
+                f"source={folder}: is a database's folder already (it has a manifest.yaml); open "
+                "it as it is"
+            )
+        for path in table_files(folder):
+            suffix = _suffix(path)
+            if path.is_dir():
+                _check_parts(path)
+            elif not path.stat().st_size:
                 _log.warning("%s: is empty, left out", path)
                 continue
             name = path.name[: -len(suffix)] if suffix else path.name
@@ -192,18 +198,51 @@ class FileSource(_Duck):
 
     def _scan(self, path: Path) -> str:
         if not path.name.lower().endswith(CSV):
-            pattern = path if path.is_file() else path / "*.parquet"
-            return f"read_parquet({_text(pattern)}, union_by_name = true)"
+            pattern = literal(path) + ("" if path.is_file() else "/*.parquet")
+            return f"read_parquet({text(pattern)}, union_by_name = true)"
         return csv_table(self._connection, path)
+
+
+def table_files(folder: Path) -> list[Path]:
+    """Files and folders that are tables: CSV and parquet files, and folders of parquet files."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".")
+        and (_suffix(path) if path.is_file() else any(path.glob("*.parquet")))
+    ]
+
+
+def _suffix(path: Path) -> str:
+    """The end of a file's name that is no part of its table's."""
+    if not path.is_file():
+        return ""
+    return next((s for s in (*CSV, ".parquet") if path.name.lower().endswith(s)), "")
+
+
+def _check_parts(folder: Path) -> None:
+    """Files of one folder are one table only if they have the same columns."""
+    first, *others = sorted(folder.glob("*.parquet"))
+    names = _column_names(first)
+    for path in others:
+        if odd := names ^ _column_names(path):
+            raise ValueError(
+                f"source={folder.parent}: the files in {folder.name} are read as one table, but "
+                f"{first.name} and {path.name} have not the same columns ({sorted(odd)[0]!r} is "
+                f"in one of them); give source={folder} if they are tables"
+            )
+
+
+def _column_names(path: Path) -> set[str]:
+    try:
+        return set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from None
 
 
 def quote(name: str) -> str:
     """An identifier of DuckDB."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: object) -> str:
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def _read(c: str, declared: str) -> Read:
@@ -217,9 +256,10 @@ def _read(c: str, declared: str) -> Read:
         return Read(f"{c}::DOUBLE", REAL)
     if declared in ("FLOAT", "DOUBLE", "UBIGINT", "HUGEINT", "UHUGEINT"):
         return Read(f"CASE WHEN NOT isnan({c}::DOUBLE) THEN {c}::DOUBLE END", REAL)
-    if declared == "TIMESTAMP WITH TIME ZONE":
-        moment = f"make_timestamp(epoch_us({c}))"
-        return Read(f"CASE WHEN isfinite({c}) THEN {moment} END", TIMESTAMP, "as UTC")
+    if declared == "TIMESTAMP WITH TIME ZONE" or declared.startswith("TIMESTAMPTZ"):
+        zoned = f"{c}::TIMESTAMPTZ"  # of those in nanoseconds DuckDB knows little
+        moment = f"make_timestamp(epoch_us({zoned}))"
+        return Read(f"CASE WHEN isfinite({zoned}) THEN {moment} END", TIMESTAMP, "as UTC")
     if declared == "DATE" or declared.startswith("TIMESTAMP"):
         return Read(f"CASE WHEN isfinite({c}) THEN {c}::TIMESTAMP END", TIMESTAMP)
     if declared == "INTERVAL":
