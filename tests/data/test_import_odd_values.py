@@ -110,3 +110,15 @@ def test_a_time_within_a_key_is_still_the_time(tmp_path: Path) -> None:
     assert done.plan.tables["days"].time.column == ""
     times = [str(t)[:10] for t in column(done, "readings", "measured_at")]
     assert times == [f"2020-01-{d:02d}" for _ in (1, 2) for d in range(1, 20)]
+
+
+@pytest.mark.parametrize(("columns", "rows", "size"), [(250, 60, 1), (2, 120, 1_000_000)])
+def test_wide_tables_and_long_texts_need_little(
+    tmp_path: Path, columns: int, rows: int, size: int
+) -> None:
+    names = [f"n{i}" for i in range(columns)]
+    row = [("x" * (i * size + 1))[-size:] + str(i) for i in range(3)]
+    values = [(k, *(row[(k + i) % 3] for i in range(columns))) for k in range(rows)]
+    made = [f"CREATE TABLE t (id INTEGER PRIMARY KEY, {', '.join(n + ' TEXT' for n in names)})"]
+    done = imported(sqlite_file(tmp_path, made, t=values), tmp_path / "out", memory=192)
+    assert column(done, "t", names[-1]) == [value[-1] for value in values]

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from rfm.data.importing.source import BATCH_ROWS, BOOLEAN, REAL, TIMESTAMP, SourceTable
 
-_FIRST_ROWS, _BATCH_BYTES = 1000, 4 << 20
+_FIRST_ROWS, _BATCH_BYTES = 32, 4 << 20
 
 
 def batches_of(rows: Any, table: SourceTable) -> Iterator[pa.RecordBatch]:
@@ -31,7 +31,7 @@ def batches_of(rows: Any, table: SourceTable) -> Iterator[pa.RecordBatch]:
         batch = pa.RecordBatch.from_arrays(arrays, schema=types)
         yield batch
         # rows are several times as large in Python; long texts come in small batches
-        size = max(64, min(BATCH_ROWS, _BATCH_BYTES * len(batch) // max(batch.nbytes, 1)))
+        size = max(4, min(16 * size, BATCH_ROWS, _BATCH_BYTES * len(batch) // max(batch.nbytes, 1)))
 
 
 def to_array(values: Sequence[Any], kind: pa.DataType, column: str) -> pa.Array:

@@ -19,6 +19,8 @@ Sort = Literal["integer", "real", "text", "boolean", "time"]
 _ISO = r"^\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?\s*$"
 _LONGEST_KEY = 1000  # bytes: longer texts are read, not looked up
 _MANY, _HEAD = 1_000_000, 5000
+_HEAD_BYTES, _HEAD_LEAST = 32 << 20, 50  # rows of the head take so much at most, and are so many
+_COLUMNS = 24  # asked for at once
 _ALMOST = 0.9  # of values that a sketch counts as different: perhaps all of them are
 
 
@@ -88,7 +90,7 @@ class Facts:
             for (_, field), head in zip(described, heads, strict=True)
             for cell in _cells(field, head, field.name in staged.rising)
         ]
-        found = self._row(f"SELECT {', '.join(cells)} FROM {scan(staged.path)}")
+        found = self._cells(cells, 6, scan(staged.path))
         columns = {}
         for i, (source, field) in enumerate(described):
             n, distinct, low, high, odd, longest = found[6 * i : 6 * i + 6]
@@ -124,11 +126,22 @@ class Facts:
         cells = []
         for field in staged.table.types:
             odd = _odd(field)
-            cells += [odd, f"count(DISTINCT {field.name}) / greatest(count({field.name}), 1)"]
-        rows = f"(SELECT * FROM {scan(staged.path)} LIMIT {_HEAD})"
-        found = self._row(f"SELECT {', '.join(cells)} FROM {rows}")
+            # by their hashes: some thousand long texts would be held whole
+            share = f"count(DISTINCT hash({field.name})) FILTER ({field.name} IS NOT NULL)"
+            cells += [odd, f"{share} / greatest(count({field.name}), 1)"]
+        limit = max(_HEAD_LEAST, min(_HEAD, _HEAD_BYTES * staged.rows // max(staged.bytes, 1)))
+        found = self._cells(cells, 2, f"(SELECT * FROM {scan(staged.path)} LIMIT {limit})")
         pairs = zip(found[::2], found[1::2], strict=True)
         return [_Head(bool(odd), float(share)) for odd, share in pairs]
+
+    def _cells(self, cells: list[str], each: int, rows: str) -> tuple[Any, ...]:
+        """Answers to `each` questions per column, some columns at a time: DuckDB holds megabytes
+        for every question."""
+        found: tuple[Any, ...] = ()
+        for first in range(0, len(cells), each * _COLUMNS):
+            some = cells[first : first + each * _COLUMNS]
+            found += self._row(f"SELECT {', '.join(some)} FROM {rows}")
+        return found
 
     def distinct(self, path: Path, columns: list[str]) -> int:
         """Different combinations of values, exactly, of rows without null in them."""
