@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -107,3 +108,58 @@ def test_moments_with_a_zone_in_nanoseconds(tmp_path: Path) -> None:
     import_database(str(tmp_path / "files"), out, ImportConfig())
     read = pq.read_table(out / "db" / "visits.parquet")["at"].to_pylist()
     assert read == [pd.Timestamp("2020-01-01 03:00"), pd.Timestamp("2020-01-02 03:00")]
+
+
+def csv_folder(folder: Path, **files: str | bytes) -> str:
+    folder.mkdir()
+    for name, content in files.items():
+        raw = content if isinstance(content, bytes) else content.encode()
+        (folder / name.replace("_", ".")).write_bytes(raw)
+    return str(folder)
+
+
+def only_table(source: str, out: Path) -> dict[str, list[Any]]:
+    import_database(source, out, ImportConfig())
+    (path,) = (out / "db").iterdir()
+    columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+    return columns
+
+
+def test_delimiters_are_counted_outside_of_quotes(tmp_path: Path) -> None:
+    rows = "".join(f"person {i};{i}\n" for i in range(20))
+    source = csv_folder(tmp_path / "a", a_csv='"last name, first, middle";number\n' + rows)
+    columns = only_table(source, tmp_path / "out")
+    assert set(columns) >= {"last name, first, middle", "number"}
+    lines = "id\tname, title, rank\n1\tann, dr, a\n2\tbob, mr, b\n"
+    columns = only_table(csv_folder(tmp_path / "b", a_tsv=lines), tmp_path / "tabs")
+    assert columns["name, title, rank"] == ["ann, dr, a", "bob, mr, b"]
+
+
+def test_codes_are_no_numbers_and_times_before_the_calendar_are_text(tmp_path: Path) -> None:
+    text = (
+        "id,phone,code,small,big,signed,at\n"
+        "1,+4912345678,1E5,1e-05,1.5E3,+0.5,2020-12-01 (BC)\n"
+        "2,+4912345679,2E3,0.25,2,-0.5,2020-12-01\n"
+    )
+    columns = only_table(csv_folder(tmp_path / "a", a_csv=text), tmp_path / "out")
+    assert columns["phone"] == ["+4912345678", "+4912345679"]
+    assert columns["code"] == ["1E5", "2E3"]
+    assert (columns["small"], columns["big"]) == ([1e-05, 0.25], [1500, 2])
+    assert columns["signed"] == [0.5, -0.5]
+    assert columns["at"] == ["2020-12-01 (BC)", "2020-12-01"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\n  \r\nid,name\n1,ann\n2,bob\n",
+        b"\xef\xbb\xbf\nid,name\n1,ann\n2,bob\n",
+        b"id,name\r\n1,ann\n2,bob\r\n",
+        b"\nid,name\n1,ann\r\n2,bob\n",
+        b"\xfe\xff" + "id,name\n1,ann\n2,bob\n".encode("utf-16-be"),
+        b"\xff\xfe" + "\r\nid,name\r\n1,ann\r\n2,bob".encode("utf-16-le"),
+    ],
+)
+def test_lines_and_bytes_of_every_kind(tmp_path: Path, raw: bytes) -> None:
+    columns = only_table(csv_folder(tmp_path / "a", a_csv=raw), tmp_path / "out")
+    assert columns["name"] == ["ann", "bob"]

@@ -8,6 +8,7 @@ import gzip
 import io
 import logging
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +20,58 @@ _log = logging.getLogger("rfm")
 CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _NULLS = ("", "NULL", "null", "\\N", "NaN", "nan")  # not NA: that is Namibia, too
 _DELIMITERS = ",;\t|"
-# 00123 is a code: as a number it would lose its zeros, and one of 19 digits its last ones
-_INTEGER = "[+-]?(0|[1-9][0-9]{0,17})"
-_REAL = r"[+-]?((0|[1-9][0-9]{0,17})(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+# 00123 is a code: as a number it would lose its zeros, one of 19 digits its last ones; +49123 is a
+# telephone's, and 2E3 a place's: numbers in such words are written 2.0E3 or 2e+03
+_INTEGER = "-?(0|[1-9][0-9]{0,17})"
+_REAL = (
+    r"-?(0|[1-9][0-9]{0,17})([eE][+-][0-9]{2,3})?"
+    r"|[+-]?((0|[1-9][0-9]{0,17})\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+)
+# (BC): DuckDB reads it, but what comes of it is not in this calendar
+_ISO = r"\d{4}-\d\d-\d\d([ T]\d[^()]*)?"
 _DAY_FIRST = ("%d/%m/%Y", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M")
 _MONTH_FIRST = ("%m/%d/%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p")
 
 
-def csv_table(connection: duckdb.DuckDBPyConnection, path: Path) -> str:
+def csv_table(connection: duckdb.DuckDBPyConnection, path: Path, scratch: Path) -> str:
     """A CSV file with a header as a table of SQL, its columns of the types that all rows have.
 
     Integers, numbers, true/false, ISO dates and timestamps; dates such as 31/12/2020, where only
     one order of day and month fits all rows; else text.
 
+    Args:
+        scratch: a folder for copies of files that DuckDB cannot read as they are; they must stay
+            until the table has been read.
+
     Raises:
         ValueError, duckdb.Error: a file that is no table, with the line at which it is none.
     """
     encoding = _encoding(path)
-    delimiter, names = _header(path, encoding)
+    if encoding == "utf-16":  # DuckDB knows one order of its bytes only
+        return _table(connection, _plain_copy(path, encoding, scratch), "utf-8")
+    try:
+        return _table(connection, path, encoding)
+    except (duckdb.InvalidInputException, ValueError):
+        if not _has_mixed_lines(path):
+            raise
+    return _table(connection, _plain_copy(path, encoding, scratch), "utf-8")
+
+
+def _table(connection: duckdb.DuckDBPyConnection, path: Path, encoding: str) -> str:
+    delimiter, names, skipped, more = _header(path, encoding)
     columns = ", ".join(f"c{i}: 'VARCHAR'" for i in range(len(names)))
     scan = (
-        f"read_csv({text(literal(path))}, auto_detect = false, header = true, "
+        f"read_csv({text(literal(path))}, auto_detect = false, header = true, skip = {skipped}, "
         f"delim = {text(delimiter)}, quote = '\"', escape = '\"', "
         f"nullstr = [{', '.join(map(text, _NULLS))}], "
         f"compression = '{'gzip' if path.name.lower().endswith('.gz') else 'none'}', "
         f"encoding = {text(encoding)}, columns = {{{columns}}}, max_line_size = 16777216)"
     )
     tests = [test for i in range(len(names)) for test, _ in _types(f"c{i}")]
-    found = connection.execute(f"SELECT {', '.join(tests)} FROM {scan}").fetchone()
+    found = connection.execute(f"SELECT {', '.join(tests)}, count(*) FROM {scan}").fetchone()
     assert found is not None
+    if more and not found[-1]:
+        raise ValueError(f"its lines give no rows, divided at {delimiter!r} as its header is")
     each = len(tests) // len(names)
     cells = []
     for i, name in enumerate(names):
@@ -76,8 +100,7 @@ def _types(c: str) -> list[tuple[str, str]]:
         (all_are(f"lower({c}) IN ('true', 'false')"), f"{c}::BOOLEAN"),
         (
             all_are(
-                rf"regexp_matches({c}, '^\d{{4}}-\d\d-\d\d') AND try_cast({c} AS TIMESTAMPTZ) "
-                "IS NOT NULL"
+                f"regexp_full_match({c}, '{_ISO}') AND try_cast({c} AS TIMESTAMPTZ) IS NOT NULL"
             ),
             utc(c),
         ),
@@ -91,16 +114,24 @@ def _types(c: str) -> list[tuple[str, str]]:
     ]
 
 
-def _header(path: Path, encoding: str) -> tuple[str, list[str]]:
-    """The delimiter, by the header, and the names in it, each once and none empty."""
+def _header(path: Path, encoding: str) -> tuple[str, list[str], int, bool]:
+    """The delimiter, the names in the header, each once and none empty, how many empty lines are
+    before it, and whether anything comes after it."""
     with io.TextIOWrapper(_open(path), encoding.replace("utf-8", "utf-8-sig"), newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        delimiter = max(_DELIMITERS, key=first.count)
+        skipped, at, first = 0, 0, file.readline()
+        while first and not first.strip():
+            skipped, at, first = skipped + 1, file.tell(), file.readline()
+        file.seek(at)
+        delimiter = _delimiter(path, first)
+        rows = csv.reader(file, delimiter=delimiter)
         try:
-            names = next(csv.reader(file, delimiter=delimiter))
+            names = next(rows)
         except (StopIteration, csv.Error) as error:
             raise ValueError(f"its first line is no header of columns: {error}") from None
+        try:
+            more = any(map(any, rows))
+        except csv.Error:  # a cell that is longer than this module reads
+            more = True
     taken: set[str] = set()
     for i, name in enumerate(names):
         free, number = name.strip() or f"column_{i + 1}", 1
@@ -109,7 +140,38 @@ def _header(path: Path, encoding: str) -> tuple[str, list[str]]:
             free = f"{name.strip() or f'column_{i + 1}'}_{number}"
         taken.add(free.casefold())
         names[i] = free
-    return delimiter, names
+    return delimiter, names, skipped, more
+
+
+def _delimiter(path: Path, line: str) -> str:
+    """What divides most of a header, outside of quotes; tabs where a file's name says so."""
+    parts = {d: len(next(csv.reader([line], delimiter=d), [])) for d in _DELIMITERS}
+    if parts["\t"] > 1 and ".tsv" in path.suffixes[-2:]:
+        return "\t"
+    return max(_DELIMITERS, key=parts.__getitem__)
+
+
+def _has_mixed_lines(path: Path) -> bool:
+    """Whether some lines end as on Windows and others do not, which DuckDB refuses."""
+    ends = set()
+    with _open(path) as file:
+        for line in file:
+            ends.add(line.endswith(b"\r\n"))
+    return len(ends) > 1
+
+
+def _plain_copy(path: Path, encoding: str, scratch: Path) -> Path:
+    """A copy in UTF-8, whose lines all end alike and of which the first is not empty."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    copy = scratch / (path.name[:-3] if path.name.lower().endswith(".gz") else path.name)
+    with (
+        io.TextIOWrapper(_open(path), encoding.replace("utf-8", "utf-8-sig")) as file,
+        copy.open("w", encoding="utf-8", newline="") as plain,
+    ):
+        line = next((line for line in file if line.strip()), "")
+        plain.write(line)
+        shutil.copyfileobj(file, plain, 1 << 20)
+    return copy
 
 
 def _encoding(path: Path) -> str:

@@ -165,6 +165,7 @@ class FileSource(_Duck):
     def __init__(self, folder: Path, memory: int, spill: Path) -> None:
         super().__init__(str(folder), connect_duck(None, memory, 2, spill))
         self._files: dict[str, Path] = {}
+        self._scratch = spill.with_name("plain")
         if (folder / "manifest.yaml").is_file():
             raise ValueError(
                 f"source={folder}: is a database's folder already (it has a manifest.yaml); open "
@@ -200,7 +201,7 @@ class FileSource(_Duck):
         if not path.name.lower().endswith(CSV):
             pattern = literal(path) + ("" if path.is_file() else "/*.parquet")
             return f"read_parquet({text(pattern)}, union_by_name = true)"
-        return csv_table(self._connection, path)
+        return csv_table(self._connection, path, self._scratch)
 
 
 def table_files(folder: Path) -> list[Path]:
@@ -255,7 +256,7 @@ def _read(c: str, declared: str) -> Read:
             return Read(f"{c}::BIGINT", INTEGER, "whole numbers")
         return Read(f"{c}::DOUBLE", REAL)
     if declared in ("FLOAT", "DOUBLE", "UBIGINT", "HUGEINT", "UHUGEINT"):
-        return Read(f"CASE WHEN NOT isnan({c}::DOUBLE) THEN {c}::DOUBLE END", REAL)
+        return Read(f"{c}::DOUBLE", REAL)
     if declared == "TIMESTAMP WITH TIME ZONE" or declared.startswith("TIMESTAMPTZ"):
         zoned = f"{c}::TIMESTAMPTZ"  # of those in nanoseconds DuckDB knows little
         moment = f"make_timestamp(epoch_us({zoned}))"
