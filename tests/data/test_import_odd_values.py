@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -122,3 +123,20 @@ def test_wide_tables_and_long_texts_need_little(
     made = [f"CREATE TABLE t (id INTEGER PRIMARY KEY, {', '.join(n + ' TEXT' for n in names)})"]
     done = imported(sqlite_file(tmp_path, made, t=values), tmp_path / "out", memory=192)
     assert column(done, "t", names[-1]) == [value[-1] for value in values]
+
+
+def test_values_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    values = pa.array([1.5, float("nan"), float("inf"), -float("inf"), None])
+    table = pa.table({"id": range(5), "x": values, "y": values.cast(pa.float32())})
+    pq.write_table(table, folder / "t.parquet")
+    done = imported(folder, tmp_path / "out")
+    path = sqlite_file(
+        tmp_path, ["CREATE TABLE t (id INTEGER, x REAL)"], t=[(0, 1.5), (1, 9e999), (2, None)]
+    )
+    other = imported(path, tmp_path / "other")
+    assert column(done, "t", "x") == column(done, "t", "y") == [1.5, None, None, None, None]
+    assert column(other, "t", "x") == [1.5, None, None]
+    assert "x: 3 values are NaN or infinite, and null now" in done.plan.tables["t"].notes
+    assert other.plan.tables["t"].notes == ("x: 1 values are NaN or infinite, and null now",)

@@ -69,9 +69,8 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def _real(value: Any) -> float | None:
-    number = value.total_seconds() if isinstance(value, datetime.timedelta) else float(value)
-    return None if number != number else number
+def _real(value: Any) -> float:
+    return value.total_seconds() if isinstance(value, datetime.timedelta) else float(value)
 
 
 def _boolean(value: Any) -> bool:

@@ -278,6 +278,11 @@ def _table_plan(
         for c in table.staged.table.columns
         if c.type and c.note.startswith(("as text,", "as numbers,", "numbers such"))
     ]
+    notes += [
+        f"{c.name}: {n} values are NaN or infinite, and null now"
+        for c in table.columns.values()
+        if (n := table.staged.infinite.get(c.at, 0))
+    ]
     notes += [f"{c} is left out, as given" for c in sorted(said.drop)]
     notes += [f"{c} is called {n}" for c, n in names.items() if c != n]
     return TablePlan(

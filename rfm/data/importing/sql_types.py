@@ -70,7 +70,7 @@ def postgres_read(c: str, kind: Any) -> Read:
     if isinstance(kind, sa.Numeric):
         if kind.scale == 0 and (kind.precision or 99) <= _EXACT_DIGITS:
             return Read(f"{c}::int8", INTEGER, "whole numbers")
-        return Read(f"nullif({c}::float8, 'NaN')", REAL)
+        return Read(f"{c}::float8", REAL)
     if isinstance(kind, sa.DateTime):
         utc = getattr(kind, "timezone", False)
         moment = f"({c} AT TIME ZONE 'UTC')" if utc else f"{c}::timestamp"

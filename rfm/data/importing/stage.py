@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rfm.data.importing.parquet_writer import write_groups
 from rfm.data.importing.source import Source, SourceTable
@@ -25,6 +27,7 @@ class Staged:
     whole: bool  # False: only the first rows were read
     bytes: int  # of the rows in memory
     rising: frozenset[str] = field(default_factory=frozenset)  # whole numbers that only ever grow
+    infinite: Mapping[str, int] = field(default_factory=dict)  # NaN and infinite values, null now
 
 
 def stage_table(source: Source, table: SourceTable, where: str, limit: int, path: Path) -> Staged:
@@ -32,14 +35,29 @@ def stage_table(source: Source, table: SourceTable, where: str, limit: int, path
     types = table.types
     rising = _Rising(types)
     rows, size = 0, 0
+    infinite: dict[str, int] = {}
     with write_groups(path, types, "snappy", [], _GROUP_ROWS, _GROUP_BYTES) as groups:
         for batch in source.read(table, where, limit):
             rising.see(batch)
             rows += len(batch)
             size += batch.nbytes
-            groups.add(pa.Table.from_batches([batch]))
+            groups.add(pa.Table.from_batches([_finite(batch, infinite)]))
     whole = not limit or rows < limit
-    return Staged(table, path, rows, whole, size, frozenset(rising.last if rows else ()))
+    return Staged(table, path, rows, whole, size, frozenset(rising.last if rows else ()), infinite)
+
+
+def _finite(batch: pa.RecordBatch, counts: dict[str, int]) -> pa.RecordBatch:
+    """Rows with null for NaN and infinite values, which no sum survives; count them."""
+    for i, kind in enumerate(batch.schema):
+        if not pa.types.is_floating(kind.type):
+            continue
+        finite = pc.is_finite(batch.column(i))
+        odd = pc.sum(pc.invert(finite)).as_py()
+        if odd:
+            counts[kind.name] = counts.get(kind.name, 0) + odd
+            values = pc.if_else(finite, batch.column(i), pa.scalar(None, kind.type))
+            batch = batch.set_column(i, kind, values)
+    return batch
 
 
 class _Rising:
