@@ -191,7 +191,8 @@ def _read(
                 continue
             table = narrow_table(opened, table, tables, said.get(name, TableOverride()))
             if not table.readable:
-                warnings.append(f"{name}: no column can be read, left out")
+                why = "; ".join(dict.fromkeys(c.note for c in table.columns if c.note))
+                warnings.append(f"{name}: no column can be read, left out ({why or 'it has none'})")
                 continue
             where, path = options.where.get(name, ""), work / f"{i}.parquet"
             found = stage_table(opened, table, where, limit, path)

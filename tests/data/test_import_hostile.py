@@ -327,3 +327,38 @@ def test_a_condition_cannot_leave_the_transaction(
     assert done.counts == {"t": 1}
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("adbc", [True, False])
+def test_tables_without_the_right_to_read_and_with_heirs(
+    tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    if not adbc:
+        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
+    url = postgres.create("rights")
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "CREATE TABLE city (id int PRIMARY KEY, pay int); CREATE TABLE secret (id int); "
+            "CREATE TABLE capital (of text) INHERITS (city); "
+            "INSERT INTO city VALUES (1, 7), (5, 8); INSERT INTO capital VALUES (9, 7, 'Peru'); "
+            "INSERT INTO secret VALUES (1); "
+            "CREATE TABLE visit (id int PRIMARY KEY, city int REFERENCES city); "
+            "INSERT INTO visit VALUES (2, 5), (3, 1); "
+            "DROP ROLE IF EXISTS guest; CREATE ROLE guest LOGIN; "
+            "GRANT SELECT (id) ON city TO guest; GRANT SELECT ON capital TO guest; "
+            "GRANT SELECT (city) ON visit TO guest"
+        )
+    for name in ("out", "some"):
+        where = {"city": "id > 0"} if name == "some" else {}
+        done = import_database(
+            url.replace("//rfm@", "//guest@"), tmp_path / name, ImportConfig(where=where)
+        )
+        assert done.counts == {"city": 2, "capital": 1, "visit": 2}
+        assert any("secret: no column can be read" in warning for warning in done.warnings)
+        assert done.database is not None
+        assert done.database.tables["visit"].foreign_keys == {"city": "city"}
+        assert pq.read_schema(tmp_path / name / "db" / "city.parquet").names == ["id"]
+    with psycopg.connect(url) as connection:
+        connection.execute("DROP OWNED BY guest; DROP ROLE guest")

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as sa_postgresql
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.engine.reflection import Inspector, ObjectKind
 from sqlalchemy.pool import NullPool
@@ -27,6 +28,7 @@ from rfm.data.importing.convert import batches_of
 from rfm.data.importing.declared import declared_links
 from rfm.data.importing.source import (
     BATCH_ROWS,
+    REAL,
     TEXT,
     SourceColumn,
     SourceKey,
@@ -35,7 +37,16 @@ from rfm.data.importing.source import (
     hidden_of,
     show_url,
 )
-from rfm.data.importing.sql_types import Read, mysql_read, narrow_reads, postgres_read, sqlite_reads
+from rfm.data.importing.sql_types import (
+    WIDE,
+    Read,
+    exact_read,
+    is_called_key,
+    mysql_read,
+    narrow_reads,
+    postgres_read,
+    sqlite_reads,
+)
 from rfm.data.schema import suggest
 
 _READ_ONLY = {
@@ -62,6 +73,7 @@ class SQLSource:
         """
         self.shown, self._hidden, self._dialect = show_url(url), hidden_of(url), ""
         self._reads: dict[tuple[str, str], list[Read]] = {}
+        self._parents: set[tuple[str, str]] = set()
         self._adbc: Any = None
         try:
             if url.get_backend_name() == "sqlite":
@@ -159,14 +171,20 @@ class SQLSource:
         view_names = {*inspector.get_view_names(given)} if views else set()
         if views and self._dialect == "postgresql":
             view_names |= {*inspector.get_materialized_view_names(given)}
-        skipped = self._partitions(schema)
+        skipped, refused = self._partitions(schema), self._refused(schema)
+        self._parents |= self._inherited(schema)
         tables = []
         for key in sorted(columns, key=lambda key: key[1]):
             name = key[1]
             if name in skipped:
                 continue
             in_keys = _in_keys((schema, name), primary[name], links)
-            reads = self._reads_of(schema, name, columns[key], in_keys)
+            reads = [
+                Read("", None, "no right to read it") if (name, c["name"]) in refused else read
+                for c, read in zip(
+                    columns[key], self._reads_of(schema, name, columns[key], in_keys), strict=True
+                )
+            ]
             self._reads[schema, name] = [read for read in reads if read.type is not None]
             tables.append(
                 SourceTable(
@@ -196,6 +214,10 @@ class SQLSource:
         else:
             read = postgres_read if self._dialect == "postgresql" else mysql_read
             reads = [read(q, kind) for q, kind in zip(quoted, types, strict=True)]
+            reads = [
+                self._exact(self._place(schema, name), q, column, read, in_keys)
+                for q, column, read in zip(quoted, columns, reads, strict=True)
+            ]
         digits = "encode({}, 'hex')" if self._dialect == "postgresql" else "lower(hex({}))"
         return [
             Read(
@@ -208,6 +230,26 @@ class SQLSource:
             for q, column, read in zip(quoted, columns, reads, strict=True)
         ]
 
+    def _exact(self, place: str, c: str, column: Any, read: Read, in_keys: set[str]) -> Read:
+        """Wide numbers that are keys, or called so, and MySQL's unsigned ones, without loss."""
+        name, kind, wide = str(column["name"]), column["type"], WIDE.get(self._dialect)
+        while isinstance(kind, sa_postgresql.DOMAIN):
+            kind = kind.data_type
+        is_key = name in in_keys
+        numeric = isinstance(kind, sa.Numeric) and not isinstance(kind, sa.Float)
+        unsigned = isinstance(kind, sa.BigInteger) and getattr(kind, "unsigned", False)
+        wanted = read.type == REAL and numeric and (is_key or is_called_key(name))
+        if wide is None or not (wanted or unsigned):
+            return read
+        whole = wide.whole.format(c)
+        count = f"SELECT count({c}), sum(CASE WHEN {whole} THEN 1 ELSE 0 END) "
+        cursor = self._cursor()
+        cursor.execute(f"{count}, sum(CASE WHEN {c} = floor({c}) THEN 1 ELSE 0 END) FROM {place}")
+        present, fit, fractionless = (int(n or 0) for n in cursor.fetchone())
+        if fit == present and unsigned:
+            return read
+        return exact_read(wide, c, fit == present, is_key or fractionless == present, read)
+
     def _partitions(self, schema: str) -> set[str]:
         """PostgreSQL's partitions, whose rows their partitioned table has too."""
         if self._dialect != "postgresql":
@@ -217,6 +259,33 @@ class SQLSource:
             "WHERE c.relispartition AND n.nspname = :schema"
         )
         return {str(row[0]) for row in self._connection.execute(sql, {"schema": schema})}
+
+    def _inherited(self, schema: str) -> set[tuple[str, str]]:
+        """PostgreSQL's tables that others inherit from: a plain SELECT gives the others' rows
+        too."""
+        if self._dialect != "postgresql":
+            return set()
+        sql = sa.text(
+            "SELECT DISTINCT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE c.relkind = 'r' AND n.nspname = :schema"
+        )
+        found = self._connection.execute(sql, {"schema": schema})
+        return {(schema, str(row[0])) for row in found}
+
+    def _refused(self, schema: str) -> set[tuple[str, str]]:
+        """Tables and their columns that PostgreSQL does not let this user read."""
+        if self._dialect != "postgresql":
+            return set()
+        sql = sa.text(
+            "SELECT c.relname, a.attname FROM pg_class c JOIN pg_namespace n "
+            "ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid "
+            "WHERE n.nspname = :schema AND c.relkind IN ('r', 'p', 'f', 'v', 'm') "
+            "AND a.attnum > 0 AND NOT a.attisdropped "
+            "AND NOT has_column_privilege(c.oid, a.attnum, 'SELECT')"
+        )
+        found = self._connection.execute(sql, {"schema": schema})
+        return {(str(table), str(column)) for table, column in found}
 
     def _from(self, table: SourceTable, where: str) -> str:
         place = self._place(table.schema, table.name)
@@ -230,7 +299,8 @@ class SQLSource:
         return place
 
     def _place(self, schema: str, name: str) -> str:
-        return ".".join(self._quote(part) for part in (schema, name) if part)
+        place = ".".join(self._quote(part) for part in (schema, name) if part)
+        return f"ONLY {place}" if (schema, name) in self._parents else place
 
     def _quote(self, name: str) -> str:
         mark = "`" if self._dialect == "mysql" else '"'
