@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 
 from rfm.data.import_sql import Import, ImportConfig, import_database
 
@@ -140,3 +142,60 @@ def test_values_that_are_not_finite_are_null(tmp_path: Path) -> None:
     assert column(other, "t", "x") == [1.5, None, None]
     assert "x: 3 values are NaN or infinite, and null now" in done.plan.tables["t"].notes
     assert other.plan.tables["t"].notes == ("x: 1 values are NaN or infinite, and null now",)
+
+
+def test_wide_numbers_are_exact_keys(tmp_path: Path) -> None:
+    path, big = tmp_path / "wide.duckdb", 12345678901234567890
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE a (id DECIMAL(20, 0) PRIMARY KEY, n HUGEINT)")
+        connection.execute(
+            "CREATE TABLE b (id UBIGINT PRIMARY KEY, a DECIMAL(20, 0) "
+            "REFERENCES a (id), x DECIMAL(30, 2))"
+        )
+        connection.execute(f"INSERT INTO a VALUES ({big}, 5), ({big + 1}, 6)")
+        connection.execute(f"INSERT INTO b VALUES (7, {big + 1}, 1.5), (8, {big}, 2)")
+    done = imported(path, tmp_path / "out")
+    assert not done.warnings
+    assert column(done, "b", "a") == [1, 0]
+    assert column(done, "b", "x") == [1.5, 2.0]
+    assert column(done, "a", "n") == [5, 6]
+    keys = pq.read_table(tmp_path / "out" / "keys" / "b.parquet")["id"]
+    assert keys.to_pylist() == [7, 8]
+    assert keys.type == pa.int64()
+
+
+def test_unsigned_ids_of_files_are_keys(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for shift in (0, 2**63):
+        users = {"user_id": pa.array(range(shift + 1, shift + 101), pa.uint64())}
+        orders = {
+            "order_id": pa.array(range(1, 401), pa.uint64()),
+            "user_id": pa.array([shift + 1 + i % 100 for i in range(400)], pa.uint64()),
+        }
+        pq.write_table(pa.table(users), folder / "users.parquet")
+        pq.write_table(pa.table(orders), folder / "orders.parquet")
+        done = imported(folder, tmp_path / f"out{shift}")
+        assert [link.parent for link in done.plan.tables["orders"].links] == ["users"]
+        assert done.plan.tables["orders"].key == ("order_id",)
+        assert column(done, "orders", "user_id") == [i % 100 for i in range(400)]
+
+
+def test_numeric_keys_of_postgresql(tmp_path: Path, postgres: Any) -> None:
+    url, big = postgres.create("wide_keys"), 12345678901234567890
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        for statement in (
+            "CREATE TABLE a (id numeric(20, 0) PRIMARY KEY)",
+            "CREATE TABLE b (id numeric PRIMARY KEY, a_id numeric REFERENCES a (id), x numeric)",
+            f"INSERT INTO a VALUES ({big}), ({big + 1})",
+            f"INSERT INTO b VALUES ({2**53 + 1}, {big + 1}, 'NaN'), ({2**53}, {big}, 0.5)",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    done = imported(url, tmp_path / "out")
+    assert not done.warnings
+    assert column(done, "b", "a_id") == [0, 1]
+    assert column(done, "b", "x") == [0.5, None]
+    keys = pq.read_table(tmp_path / "out" / "keys" / "b.parquet")["id"].to_pylist()
+    assert keys == [2**53, 2**53 + 1]

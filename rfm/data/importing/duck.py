@@ -28,7 +28,7 @@ from rfm.data.importing.source import (
     SourceTable,
     driver_errors,
 )
-from rfm.data.importing.sql_types import Read, narrow_reads
+from rfm.data.importing.sql_types import WIDE, Read, exact_read, is_called_key, narrow_reads
 from rfm.data.schema import suggest
 
 _log = logging.getLogger("rfm")
@@ -101,15 +101,37 @@ class _Duck:
             raise ValueError(f"where: {where!r} of {table.name}: wanted one condition of SQL")
         return place
 
-    def _columns(self, key: tuple[str, str], place: str) -> tuple[SourceColumn, ...]:
+    def _columns(
+        self, key: tuple[str, str], place: str, in_keys: AbstractSet[str] = frozenset()
+    ) -> tuple[SourceColumn, ...]:
         """Describe what a place selects, and remember how it is read."""
         described = self._connection.execute(f"DESCRIBE SELECT * FROM {place}").fetchall()
-        reads = [_read(quote(str(row[0])), str(row[1])) for row in described]
+        reads = [
+            self._exact(place, str(row[0]), str(row[1]), str(row[0]) in in_keys)
+            for row in described
+        ]
         self._places[key] = _Place(place, tuple(r for r in reads if r.type is not None))
         return tuple(
             SourceColumn(str(row[0]), str(row[1]), read.type, read.note)
             for row, read in zip(described, reads, strict=True)
         )
+
+    def _exact(self, place: str, name: str, declared: str, is_key: bool) -> Read:
+        """How a column is read; numbers of more than 64 bits without loss, where they are keys or
+        whole."""
+        c = quote(name)
+        read = _read(c, declared)
+        wide = declared in ("UBIGINT", "HUGEINT", "UHUGEINT")
+        decimal = declared.startswith("DECIMAL") and read.type == REAL
+        if not (wide or (decimal and (is_key or is_called_key(name)))):
+            return read
+        whole = WIDE["duckdb"].whole.format(c)
+        row = self._connection.execute(
+            f"SELECT coalesce(bool_and({whole}), true), coalesce(bool_and({c} = floor({c})), true) "
+            f"FROM {place}"
+        ).fetchall()[0]  # all: the connection is free then
+        is_text = is_key or (is_called_key(name) and bool(row[1]))
+        return exact_read(WIDE["duckdb"], c, bool(row[0]), is_text, read)
 
 
 class DuckSource(_Duck):
@@ -143,7 +165,6 @@ class DuckSource(_Duck):
             ]
 
     def _table(self, schema: str, name: str, is_view: bool) -> SourceTable:
-        columns = self._columns((schema, name), f"{quote(schema)}.{quote(name)}")
         rows = self._connection.execute(
             "SELECT constraint_type, constraint_column_names, referenced_table, "
             "referenced_column_names FROM duckdb_constraints() "
@@ -156,6 +177,11 @@ class DuckSource(_Duck):
             for row in rows
             if row[0] == "FOREIGN KEY"
         )
+        # keys that others point at are declared as one of these, too
+        in_keys = {
+            str(c) for row in rows if row[0] != "CHECK" and row[0] != "NOT NULL" for c in row[1]
+        }
+        columns = self._columns((schema, name), f"{quote(schema)}.{quote(name)}", in_keys)
         return SourceTable(schema, name, columns, primary, links, is_view)
 
 

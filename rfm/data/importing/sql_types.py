@@ -12,6 +12,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from rfm.data.importing.names import STRONG_ID_WORDS, split_id
 from rfm.data.importing.source import BOOLEAN, INTEGER, REAL, TEXT, TIMESTAMP, SourceTable
 
 _ISO_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
@@ -55,6 +56,46 @@ def narrow_reads(
         kept.append(read)
     found = tuple(columns.get(column.name, column) for column in table.columns)
     return replace(table, columns=found), tuple(kept)
+
+
+@dataclass(frozen=True)
+class Wide:
+    """How a dialect reads numbers that 64 bits may not hold; `{}` is the quoted column."""
+
+    whole: str  # whether one is a whole number that 64 bits hold
+    integer: str
+    text: str
+
+
+WIDE = {
+    "postgresql": Wide(
+        "{0} BETWEEN -9223372036854775808 AND 9223372036854775807 AND {0} = trunc({0})",
+        "{0}::int8",
+        "trim_scale({0})::text",
+    ),
+    "duckdb": Wide(
+        "{0} BETWEEN -9223372036854775808 AND 9223372036854775807 AND {0} = floor({0})",
+        "{0}::BIGINT",
+        "{0}::VARCHAR",
+    ),
+    "mysql": Wide(
+        "{0} BETWEEN -9223372036854775808 AND 9223372036854775807 AND {0} = floor({0})",
+        "CAST({0} AS SIGNED)",
+        "CAST({0} AS CHAR)",
+    ),
+}
+
+
+def exact_read(wide: Wide, c: str, whole: bool, may_be_text: bool, read: Read) -> Read:
+    """A wide number as a 64-bit one where all its values are, else as a text where it is a key:
+    a float would make different keys the same."""
+    if whole:
+        return Read(wide.integer.format(c), INTEGER, "whole numbers")
+    return Read(wide.text.format(c), TEXT, "as text, for its digits") if may_be_text else read
+
+
+def is_called_key(name: str) -> bool:
+    return split_id(name)[1] in STRONG_ID_WORDS
 
 
 def postgres_read(c: str, kind: Any) -> Read:
