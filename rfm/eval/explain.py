@@ -5,8 +5,9 @@ the question is told and by the states of the rows and cells that it sees. Gradi
 along the way shares the movement out among the numbers exactly, but for the steps of the way
 (integrated gradients), and the states' part of it among rows and cells by their own gradient x
 (state - mean). All is summed by path, table and column; the strongest are checked by occlusion: the
-rows that they name are deleted, from the component and from what the numbers are made of, and the
-question is asked again.
+rows that they name are deleted, from the component and from what the numbers are made of, or one
+column of these rows is made null, and the question is asked again. A signal said to raise an answer
+that is higher without it comes after all others, and says so.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rfm.eval.explain_parts import Key, Looked, Part, split_moves
 from rfm.eval.explain_rows import QUESTION, Layout, MeanStates, SomeRows
 from rfm.eval.explain_signals import Explanation as Explanation
 from rfm.eval.explain_signals import Signal as Signal
-from rfm.eval.explain_words import Facts, path_words, say, table_at
+from rfm.eval.explain_words import Facts, doubt, path_words, say, table_at
 from rfm.eval.zero_shot import ZeroShot, ZeroShotRecommendation
 from rfm.nn.attribution import HeadMoves, split_by_head
 from rfm.nn.backbone import Rows
@@ -38,6 +39,7 @@ from rfm.nn.in_context import Examined
 from rfm.nn.modes import evaluating
 
 _AT_ONCE = 32  # questions
+_ROUNDING = 1e-3  # of a chance, or of the spread of numbers: states are kept in half precision
 
 
 @dataclass(frozen=True)
@@ -196,15 +198,15 @@ class Explainer:
         answer: npt.NDArray[np.float64],
         named: Sequence[dict[Key, Ints]],
     ) -> list[dict[Key, float]]:
-        """By how much each answer changes if rows, or cells of the entity, were not there."""
+        """By how much each answer changes if rows, or one column of them, were not there."""
         situation, which, parts = self.situation, list[tuple[int, Key]](), list[Examined]()
         for i, (one, own) in enumerate(zip(asked, named, strict=True)):
             keys = list(own)[: self.config.checked]
-            deleted = [key for key in keys if own[key].size]
+            deleted = [key for key in keys if key[1] < 0 and own[key].size]
             if deleted:
                 parts.append(situation.see_without_rows(one, [own[key] for key in deleted]))
-            nulled = [key for key in keys if key[0] == () and key[1] >= 0]
-            parts += [situation.see_without_cell(one, column) for _, column in nulled]
+            nulled = [key for key in keys if key[1] >= 0 and (own[key].size or not key[0])]
+            parts += [situation.see_without_column(one, *key) for key in nulled]
             which += [(i, key) for key in [*deleted, *nulled]]
         found: list[dict[Key, float]] = [{} for _ in asked]
         if not parts:
@@ -225,10 +227,15 @@ class Explainer:
         changed: dict[Key, float],
     ) -> tuple[Signal, ...]:
         total = max(sum(abs(part.moved) for part in parts.values()), 1e-12)
-        facts = Facts.of(self.asker, self.situation, asked, self.asker.unit(self.split))
+        unit = self.asker.unit(self.split)
+        facts = Facts.of(self.asker, self.situation, asked, unit)
+        rounding = _ROUNDING * (1.0 if self.asker.asked.classes else unit[1])
+        contradicted = {
+            key: changed.get(key, 0.0) * np.sign(parts[key].moved) > rounding for key in named
+        }
         return tuple(
-            self._signal(facts, key, parts[key], total, rows, changed)
-            for key, rows in named.items()
+            self._signal(facts, key, parts[key], total, named[key], changed, contradicted[key])
+            for key in sorted(named, key=lambda key: contradicted[key])
         )
 
     def _signal(
@@ -239,12 +246,15 @@ class Explainer:
         total: float,
         rows: Ints,
         changed: dict[Key, float],
+        contradicted: bool,
     ) -> Signal:
         path, column = key
         laid = self.situation.laid
         t = table_at(laid, path)
         own = rows if path else np.array([int(laid.store.graph.table_start[t]) + facts.entity])
         own = own[:0] if path == QUESTION else own
+        words = say(facts, path, column, rows, part.told, part.moved)
+        words += doubt(column, changed[key]) if contradicted else ""
         return Signal(
             path=path_words(laid, path),
             table=laid.store.tables[t].name,
@@ -253,7 +263,7 @@ class Explainer:
             weight=part.moved / total,
             occluded=changed.get(key, 0.0),
             checked=key in changed,
-            words=say(facts, path, column, rows, part.told, part.moved),
+            words=words,
         )
 
 

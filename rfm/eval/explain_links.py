@@ -99,9 +99,9 @@ def _say(task: Task, name: str, moved: float) -> str:
     more = "more" if moved > 0 else "less"
     verb = "raises it" if moved > 0 else "lowers it"
     said = {
-        "met": f"{one} was among {of}'s past labels {more} than others",
+        "met": f"{one} was among {of}'s past outcomes {more} than others",
         "near": f"rows around {of} point at {one} {more} than at others",
-        "share": f"{one} is {more} frequent among all past labels than others",
+        "share": f"{one} is {more} frequent among all past outcomes than others",
         "children": f"{more} rows point at {one} than at others",
         _TOWERS: f"what the rows around {of} and {one} are as a whole",
     }[name]

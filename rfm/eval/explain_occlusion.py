@@ -1,4 +1,4 @@
-"""Answers as they would be if some rows, or a cell, were not there."""
+"""Answers as they would be if some rows, or what they say in one column, were not there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rfm.data.batch import EpisodeBatch
 from rfm.data.hidden import NOTHING, Hidden
 from rfm.data.laid import LaidTask
 from rfm.data.task_rows import Ints
-from rfm.eval.explain_rows import QUESTION, EdgePath, SomeRows, walk
+from rfm.eval.explain_rows import QUESTION, EdgePath, SomeRows, leads_to_labels, walk
 from rfm.nn.attribution import scores
 from rfm.nn.in_context import Examined
 from rfm.nn.model import RelationalModel
@@ -82,13 +82,21 @@ class Situation:
         return Examined.join(parts)
 
     @torch.no_grad()
-    def see_without_cell(self, asked: Asked, column: int) -> Examined:
-        """A question [1] if one cell of its entity were null, as the head sees it."""
-        first = int(self.laid.store.graph.table_start[self.laid.task.entity_table])
-        laid = self.laid.reading(self.rows.without(first + asked.entity, column), 0)
-        batch = laid.batch(*asked.times(1), 0, 0)
-        told = batch.told.clone()
-        told[:, [subject == ((), column) for subject in laid.told.subjects]] = 0  # as of a null
+    def see_without_column(self, asked: Asked, path: EdgePath, column: int) -> Examined:
+        """A question [1] if one column were null in the rows at the end of a path, as the head sees
+        it. Past labels leave the component with their rows, which still count in what is told."""
+        laid, (number, cutoff) = self.laid, asked.times(1)
+        told = torch.from_numpy(laid.told(number, cutoff))
+        told[:, [subject == (path, column) for subject in laid.told.subjects]] = 0  # as of nulls
+        rows = self._sampled(asked, path)
+        if leads_to_labels(laid, path):
+            batch = laid.batch(number, cutoff, 0, 0, Hidden.of([rows]))
+        else:
+            if not path:
+                start = int(laid.store.graph.table_start[laid.task.entity_table])
+                rows = np.array([start + asked.entity])
+            laid = laid.reading(self.rows.without(rows, column), 0)
+            batch = laid.batch(number, cutoff, 0, 0)
         return self._examine(replace(batch, told=told))
 
     def _examine(self, batch: EpisodeBatch) -> Examined:
@@ -101,10 +109,10 @@ class Situation:
         entity itself, without which there would be no question."""
         if path in ((), QUESTION):
             return np.zeros(0, np.int64)
-        laid, task = self.laid, self.laid.task
+        laid = self.laid
         entity, cutoff = np.array([asked.entity]), np.array([asked.cutoff])
-        graph, children = laid.store.graph, laid.told.children
-        if path[-1] == graph.num_edge_types - 2 and task.key:
+        children = laid.told.children
+        if leads_to_labels(laid, path):
             if not any(one == path for one, _ in laid.told.subjects):
                 return np.zeros(0, np.int64)
             return laid.first + laid.told.labels(path, asked.entity, asked.cutoff)[::-1][:MOST]

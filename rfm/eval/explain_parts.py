@@ -9,7 +9,15 @@ from rfm.data.batch import EpisodeBatch
 from rfm.data.hidden import NOTHING
 from rfm.data.laid import LaidTask
 from rfm.eval.explain_occlusion import Asked
-from rfm.eval.explain_rows import QUESTION, EdgePath, Layout, MeanStates, walk
+from rfm.eval.explain_rows import (
+    KNOWN,
+    QUESTION,
+    EdgePath,
+    Layout,
+    MeanStates,
+    leads_to_labels,
+    walk,
+)
 from rfm.nn.attribution import HeadMoves, split_by_rows
 from rfm.nn.backbone import Rows
 from rfm.nn.model import RelationalModel
@@ -70,7 +78,8 @@ def _by_rows(
     moves: HeadMoves,
     at: int,
 ) -> dict[Key, float]:
-    """What pulled the states, of rows (column -1) and of cells: of no unit."""
+    """What pulled the states, of rows (column -1) and of cells: of no unit. When past labels became
+    known counts as of their rows: it is how many and how old they are once more."""
     seen = laid.sample(*one.asked.times(1), 0, 0, NOTHING)[1]
     layout = Layout.of(laid, one.batch, one.rows, seen)
     pull = (moves.state_pull[at : at + 1], moves.expected_pull[at : at + 1])
@@ -86,6 +95,7 @@ def _by_rows(
         one.rows.cells.row.tolist(), layout.column.tolist(), of_cell.tolist(), strict=True
     )
     for u, column, moved in of_cells:
-        key = (path[u], column)
+        is_time = column == KNOWN and leads_to_labels(laid, path[u])
+        key = (path[u], -1 if is_time else column)
         found[key] = found.get(key, 0.0) + moved
     return found

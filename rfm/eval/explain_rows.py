@@ -30,7 +30,7 @@ KNOWN, LABEL = 0, 1  # columns of the task's own table
 
 class SomeRows:
     """States of a database's rows (``RowStates``): those that are kept on disk, or encoded anew,
-    perhaps with a cell of one row out of sight.
+    perhaps with some cells out of sight.
 
     Args:
         kept: states, and the database's number there; none: all rows are encoded.
@@ -49,9 +49,9 @@ class SomeRows:
         self.encoder, self.store, self.ids, self.max_tokens = encoder, store, ids, max_tokens
         self.kept, self.removed = kept, removed
 
-    def without(self, row: int, column: int) -> SomeRows:
-        """The same, with one more cell out of sight."""
-        more = (*self.removed, (row, column))
+    def without(self, rows: Ints, column: int) -> SomeRows:
+        """The same, with one column of some more global rows out of sight."""
+        more = (*self.removed, *((row, column) for row in rows.tolist()))
         return SomeRows(self.encoder, self.store, self.ids, self.max_tokens, self.kept, more)
 
     @property
@@ -89,7 +89,8 @@ class SomeRows:
         columns = len(self.store.tables[table].columns)
         fate = np.full((rows.size, columns), VISIBLE, dtype=np.uint8)
         for row, column in self.removed:
-            fate[rows == row, column] = REMOVED
+            if (rows == row).any():  # else it may be of a table with fewer columns
+                fate[rows == row, column] = REMOVED
         tokens = serialise(self.store, rows, fate, self.ids, self.max_tokens, 0)
         device = next(self.encoder.parameters()).device
         states = encode_rows(self.encoder, tokens, columns, device)
@@ -169,6 +170,12 @@ class MeanStates:
                 at = torch.from_numpy((owner == t) & (layout.column == c))
                 state[at], feature[at] = self.cell[t, c]
         return replace(rows, row=row, cells=replace(rows.cells, state=state, feature=feature))
+
+
+def leads_to_labels(laid: LaidTask, path: EdgePath) -> bool:
+    """Whether the rows at the end of a path are those of past labels."""
+    own = laid.store.graph.num_edge_types - 2
+    return bool(laid.task.key) and path not in ((), QUESTION) and path[-1] == own
 
 
 def walk(seen: Subgraph) -> list[EdgePath]:

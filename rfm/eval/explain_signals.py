@@ -16,8 +16,9 @@ class Signal:
     column: "" where it is about the rows as such: how many they are, how old, what they are taken
     whole. rows: numbers of rows within the table, the latest first, at most 64 of them. weight: its
     share of all that moved the answer, from -1 to 1, more than 0 where it raised the answer.
-    occluded: by how much the answer changes when these rows are deleted (or the cell, where it is
-    one of the entity's own), in the answer's unit; 0 where that was not checked. words: a sentence.
+    occluded: by how much the answer changes when these rows are deleted, or, of a column, when its
+    cells are null in all rows at the end of the path, in the answer's unit; 0 where that was not
+    checked. words: a sentence, which says so where ``occluded`` contradicts ``weight``.
     """
 
     path: str
@@ -39,7 +40,8 @@ class Explanation:
     mean of its distribution, in the task's unit; of a recommendation the score of the row
     ``chosen``. baseline: the same of the examples' mean question at that time; of a recommendation
     the mean score of other rows.
-    signals: the strongest first. note: why there is none, "" where there are some.
+    signals: the strongest first, but after all others those that their check contradicts. note: why
+    there is none, "" where there are some.
     """
 
     entity: int

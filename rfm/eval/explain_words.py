@@ -12,7 +12,7 @@ from rfm.data.batch import TOLD_KINDS
 from rfm.data.laid import LaidTask
 from rfm.data.task_rows import Ints
 from rfm.eval.explain_occlusion import MOST, Asked, Situation
-from rfm.eval.explain_rows import KNOWN, QUESTION, EdgePath
+from rfm.eval.explain_rows import QUESTION, EdgePath, leads_to_labels
 from rfm.eval.zero_shot import ZeroShot
 
 _DAY = 86_400
@@ -87,18 +87,26 @@ def say(
         main = -1  # it is the states that speak
     kind = TOLD_KINDS[int(facts.laid.told.kinds[main])] if main >= 0 else ""
     apart = float(facts.apart[main]) if main >= 0 else 0.0
+    verb = "raises it" if moved > 0 else "lowers it"
     if path == QUESTION:
         what, usual = "the time that it is asked at", ""
     elif not path:
         what, usual = _of_entity(facts, column, kind, apart)
-    elif path[-1] == facts.laid.store.graph.num_edge_types - 2 and facts.laid.task.key:
+    elif leads_to_labels(facts.laid, path):
         what, usual = _of_labels(facts, path, column, rows, kind, apart)
+        return f"{what}, {f'{usual} than usual, ' if usual else ''}which {verb}"
     elif column < 0:
         what, usual = _of_rows(facts, path, rows, kind, apart)
     else:
         what, usual = _of_column(facts, path, column, rows, kind, apart)
     usual = f", {usual} than usual," if usual else ""
-    return f"{what}{usual} {'raises' if moved > 0 else 'lowers'} it"
+    return f"{what}{usual} {verb}"
+
+
+def doubt(column: int, changed: float) -> str:
+    """What is added to a sentence that its check contradicts. changed: the answer's, without."""
+    what = "these rows" if column < 0 else "these values"
+    return f" (though without {what} the answer would be {'higher' if changed > 0 else 'lower'})"
 
 
 def _compared(apart: float, more: str = "higher", less: str = "lower") -> str:
@@ -130,49 +138,51 @@ def _of_entity(facts: Facts, column: int, kind: str, apart: float) -> tuple[str,
 def _of_labels(
     facts: Facts, path: EdgePath, column: int, rows: Ints, kind: str, apart: float
 ) -> tuple[str, str]:
+    """A clause of its own about past labels, called outcomes."""
     task, laid = facts.laid.task, facts.laid
-    name = laid.store.tables[task.entity_table].name
-    whose = f"of this row of {name}"
+    among, its = "", "its"
     if len(path) > 1:
         key = laid.store.graph.foreign_keys[path[0] // 2]
-        whose = f"of rows of {name} with the same {key.column}"
+        name = laid.store.tables[task.entity_table].name
+        among, its = f"among rows of {name} with the same {key.column}, ", "the"
     if not rows.size:
-        return f"the absence of past labels {whose}", ""
+        return f"{among}none of {its} outcomes is known", ""
     kind = kind.removesuffix(" of the parent")
-    if kind == "label age":
-        age = _days(facts.now - int(laid.store.graph.row_time[rows[0]]))
-        return f"the age of the latest known label {whose}, {age}", _compared(
-            apart, "older", "younger"
-        )
-    if column < 0 or column == KNOWN:
+    if column < 0:
+        ago = _days(facts.now - int(laid.store.graph.row_time[rows[0]]))
+        if kind == "label age":
+            usual = _compared(apart, "longer ago", "more recently")
+            return f"{among}{its} latest outcome became known {ago} ago", usual
         many = f"{rows.size} or more" if rows.size >= MOST else str(rows.size)
-        return f"the number of known labels {whose}, {many}", _compared(apart, "more", "fewer")
+        known = f"{among}{many} of {its} outcomes {'is' if rows.size == 1 else 'are'} known"
+        if kind == "label count":
+            return known, _compared(apart, "more", "fewer")
+        return f"{known}, the latest since {ago} ago", ""
     label = task.rows.label[rows - laid.first]
     nth = {"2nd last label": 1, "3rd last label": 2, "4th last label": 3}.get(kind, -1)
     if 0 <= nth < label.size:
-        label, which = label[nth : nth + 1], f"the {kind} ({task.target})"
+        label, which = label[nth : nth + 1], kind.removesuffix("label")
     else:
-        label = label[: _LAST.get(kind, MOST)]
-        which = f"{task.target} of the last {label.size} known labels"
-        which = f"the last label ({task.target})" if label.size == 1 else which
+        label, which = label[: _LAST.get(kind, MOST)], "last "
     usual = _compared_truth(apart, label.size) if task.classes else _compared(apart)
-    return f"{which} {whose}, {_label(facts, label)}", "" if task.names else usual
+    return among + _outcomes(facts, label, f"{its} {which}"), "" if task.names else usual
 
 
-def _label(facts: Facts, label: npt.NDArray[np.float64]) -> str:
-    task = facts.laid.task
+def _outcomes(facts: Facts, label: npt.NDArray[np.float64], which: str) -> str:
+    """What some labels are; which: such as ``its last``."""
+    task, many = facts.laid.task, label.size > 1
+    said = f"{which}{label.size} known outcomes were " if many else f"{which}known outcome was "
     if task.names:
         value, count = np.unique(label, return_counts=True)
-        return (
-            f"mostly {task.names[int(value[count.argmax()])]!r}"
-            if label.size > 1
-            else repr(task.names[int(label[0])])
-        )
+        name = repr(task.names[int(value[count.argmax()])])
+        return said + ("mostly " if value.size > 1 else "") + name
     if task.classes:
         yes = int(label.sum())
-        return f"{yes} of {label.size} true" if label.size > 1 else ("true" if yes else "false")
+        if many:
+            return f"{yes} of {which}{label.size} known outcomes were true"
+        return said + ("true" if yes else "false")
     center, unit = facts.unit
-    return ("on average " if label.size > 1 else "") + _number(float(label.mean()) * unit + center)
+    return said + ("on average " if many else "") + _number(float(label.mean()) * unit + center)
 
 
 def _of_rows(facts: Facts, path: EdgePath, rows: Ints, kind: str, apart: float) -> tuple[str, str]:

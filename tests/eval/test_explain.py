@@ -60,16 +60,96 @@ def test_every_type_is_explained(
             assert one.answer == pytest.approx(value[i].max(), abs=1e-5)
         weights = np.abs([signal.weight for signal in one.signals])
         assert weights.size == SOME.signals or (asker.asked.given and regime == "frozen")
-        assert (np.diff(weights) <= 0).all()
+        doubted = np.array(["(though without" in signal.words for signal in one.signals])
+        assert (np.diff(doubted.astype(int)) >= 0).all()  # these come last
+        assert (np.diff(weights[~doubted]) <= 0).all()
+        assert (np.diff(weights[doubted]) <= 0).all()
         assert 0 < weights[0] <= weights.sum() <= 1 + 1e-6
         assert sum(signal.checked for signal in one.signals) <= SOME.checked
         for signal in one.signals:
-            assert signal.words.endswith(" raises it" if signal.weight > 0 else " lowers it")
+            said = signal.words.split(" (though without ")[0]
+            assert said.endswith(" raises it" if signal.weight > 0 else " lowers it")
             assert all(0 <= row < sizes[signal.table] for row in signal.rows)
             assert len(set(signal.rows)) == len(signal.rows) <= 64
             assert signal.checked or signal.occluded == 0
         assert one.top_signal == one.signals[0].words
         assert json.loads(json.dumps(one.as_dict(), allow_nan=False))["signals"]
+
+
+def test_signals_are_doubted_where_their_check_contradicts_them(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    doubted = 0
+    for name in ("buys", "tier", "spend"):
+        asker = opened(model, task_shop, task_cache, name)
+        rounding = 1e-3 * (1 if asker.asked.classes else asker.unit("test")[1])
+        for one in explain(asker, "test", "rolling", 24, 0, np.arange(8), SOME):
+            for signal in one.signals:
+                against = signal.occluded * np.sign(signal.weight)
+                way = "higher" if signal.occluded > 0 else "lower"
+                said = f"the answer would be {way})" in signal.words
+                assert said == (against > rounding), signal
+                doubted += said
+            assert "though" not in one.top_signal
+    assert doubted > 3
+
+
+def test_columns_of_one_path_are_checked_one_by_one(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    asker = opened(model, task_shop, task_cache, "buys")
+    config = ExplainConfig(points=4, signals=30, checked=30)
+    explainer = Explainer(asker, "test", "rolling", 24, 0, config)
+    compared = 0
+    for one in explainer.explain(range(4)):
+        by_path: dict[str, list[float]] = {}
+        for signal in one.signals:
+            if signal.path and signal.checked and abs(signal.occluded) > 1e-3:
+                by_path.setdefault(signal.path, []).append(signal.occluded)
+        for changed in by_path.values():
+            assert len(set(changed)) == len(changed)
+            compared += len(changed) > 1
+    assert compared > 3
+
+
+def test_a_column_is_out_of_sight_and_the_others_are_not(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    asker = opened(model, task_shop, task_cache, "buys")
+    situation = Explainer(asker, "test", "rolling", 24, 0, SOME).situation
+    (asked,) = Explainer(asker, "test", "rolling", 24, 0, SOME).ask([0])
+    told = torch.from_numpy(situation.laid.told(*asked.times(1)))
+    subjects = situation.laid.told.subjects
+    seen = 0
+    for path, column in {subject for subject in subjects if subject[1] >= 0}:
+        own = torch.tensor([subject == (path, column) for subject in subjects])
+        other = situation.see_without_column(asked, path, column)
+        assert (other.told[:, own] == 0).all()
+        torch.testing.assert_close(other.told[:, ~own], told[:, ~own])
+        seen += int((told[:, own] != 0).any())
+    assert seen > 3
+
+
+@pytest.mark.parametrize("name", ["buys", "tier", "spend"])
+def test_past_labels_are_called_outcomes_once(
+    model: RelationalModel, task_shop: Path, task_cache: Path, name: str
+) -> None:
+    asker = opened(model, task_shop, task_cache, name)
+    config = ExplainConfig(points=4, signals=60, checked=0)
+    table, counts, values = asker.task.name, 0, 0
+    for one in explain(asker, "test", "rolling", 24, 0, np.arange(8), config):
+        said = [signal for signal in one.signals if signal.table == table and signal.path]
+        assert len({(signal.path, signal.column) for signal in said}) == len(said)
+        assert not any("label" in signal.words for signal in one.signals)
+        assert {signal.column for signal in said} <= {"", f"label {asker.task.target}"}
+        for signal in said:
+            assert ", which " in signal.words
+            about = "known outcome" if signal.column else "outcome"
+            assert about in signal.words or "none of " in signal.words
+            counts += not signal.column
+            values += bool(signal.column)
+    assert counts > 3
+    assert values > 3
 
 
 def test_what_moved_an_answer_adds_up(
@@ -162,7 +242,7 @@ def test_a_cell_out_of_sight_is_as_a_null(
     first = explainer.first_row("customers")
     filled = np.flatnonzero(store.tables[0].cells[0] != -1)
     whole = rows(0, np.array([first, first + 1]))
-    less = rows.without(first, int(filled[0]))(0, np.array([first, first + 1]))
+    less = rows.without(np.array([first]), int(filled[0]))(0, np.array([first, first + 1]))
     assert set(zip(whole.row, whole.column, strict=True)) - set(
         zip(less.row, less.column, strict=True)
     ) == {(0, filled[0])}
@@ -170,7 +250,7 @@ def test_a_cell_out_of_sight_is_as_a_null(
     assert np.abs(whole.state[0] - less.state[0]).max() > 1e-3
     (asked,), chosen = explainer.ask([0]), torch.ones(1, dtype=torch.int64)
     answer = explainer.situation.without_rows(asked, [np.zeros(0, np.int64)])[0]
-    other = explainer.situation.see_without_cell(asked, int(filled[0]))
+    other = explainer.situation.see_without_column(asked, (), int(filled[0]))
     with torch.no_grad():
         assert abs(explainer.situation.read(other, chosen)[0] - answer) > 1e-6
 

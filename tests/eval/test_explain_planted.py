@@ -64,6 +64,16 @@ def test_the_planted_path_comes_first(explainers: dict[str, Explainer]) -> None:
     assert np.mean(list(right.values())) >= 0.8, right
 
 
+def test_no_first_signal_is_contradicted_by_its_check(explainers: dict[str, Explainer]) -> None:
+    checked = 0
+    for explainer in explainers.values():
+        for one in explainer.explain(range(25)):
+            top = one.signals[0]
+            assert top.occluded * np.sign(top.weight) <= 1e-3, top
+            checked += top.checked
+    assert checked > 75
+
+
 def test_named_rows_move_answers_more_than_random_ones(explainers: dict[str, Explainer]) -> None:
     rng, named, random = np.random.default_rng(0), list[float](), list[float]()
     for name in ("child", "count", "far"):
@@ -80,7 +90,8 @@ def test_named_rows_move_answers_more_than_random_ones(explainers: dict[str, Exp
             ]
             answer = explainer.situation.without_rows(asked, [rows[:0], rows, *others])
             moved = np.abs(answer - answer[0])
-            assert moved[1] == pytest.approx(abs(signal.occluded), abs=1e-5)
+            if not signal.column:
+                assert moved[1] == pytest.approx(abs(signal.occluded), abs=1e-5)
             named.append(moved[1])
             random.append(moved[2:].mean())
     assert len(named) > 20
