@@ -194,6 +194,41 @@ def test_a_sqlite_file_is_not_changed_and_cannot_be(tmp_path: Path) -> None:
     source.close()
 
 
+def test_nothing_is_left_beside_a_sqlite_file_with_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = wal")
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO t VALUES (1), (5)")
+    connection.close()
+    import_database(str(path), tmp_path / "out", ImportConfig())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "x.db"]
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO t VALUES (7)")
+    connection.commit()  # in the log, while the connection is open
+    done = import_database(str(path), tmp_path / "other", ImportConfig())
+    connection.close()
+    assert done.counts == {"t": 3}
+
+
+def test_a_sqlite_file_that_is_written_meanwhile_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = wal")
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO t VALUES (1), (5)")
+    connection.close()
+    source = SQLSource(parse_url("sqlite:///").set(database=str(path)))
+    (table,) = source.tables([], False)
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO t SELECT id + 10 FROM t")
+    connection.commit()
+    connection.close()
+    with pytest.raises(ValueError, match="written meanwhile"):
+        list(source.read(table, "", 0))
+    source.close()
+
+
 @pytest.mark.parametrize("adbc", [True, False])
 def test_postgresql_is_not_changed_and_cannot_be(
     tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch

@@ -73,12 +73,18 @@ class SQLSource:
         """
         self.shown, self._hidden, self._dialect = show_url(url), hidden_of(url), ""
         self._reads: dict[tuple[str, str], list[Read]] = {}
+        self._unwritten: tuple[Path, tuple[int, int]] | None = None
         self._parents: set[tuple[str, str]] = set()
         self._adbc: Any = None
         try:
             if url.get_backend_name() == "sqlite":
+                path = Path(str(url.database))
+                # SQLite writes files beside one with a log, even to read it, and leaves them there;
+                # while nobody has it open, it is read without, and looked at again afterwards
+                alone = _has_closed_log(path)
+                self._unwritten = (path, _state(path)) if alone else None
                 self._engine = sa.create_engine(
-                    "sqlite://", creator=lambda: _open_sqlite(str(url.database)), poolclass=NullPool
+                    "sqlite://", creator=lambda: _open_sqlite(path, alone), poolclass=NullPool
                 )
             else:
                 self._engine = sa.create_engine(url, poolclass=NullPool)
@@ -149,6 +155,8 @@ class SQLSource:
                 yield from batches_of(cursor, table)
             finally:
                 cursor.close()
+            if self._unwritten and _state(self._unwritten[0]) != self._unwritten[1]:
+                raise OSError("the file was written meanwhile")
 
     def close(self) -> None:
         """End the transaction; of a connection that was lost nothing is left to end."""
@@ -351,13 +359,29 @@ def _in_keys(
     return {*primary, *own, *(c for link in pointing for c in link.parent_columns)}
 
 
-def _open_sqlite(path: str) -> sqlite3.Connection:
-    if not Path(path).is_file():
+def _open_sqlite(path: Path, alone: bool) -> sqlite3.Connection:
+    """Open a file for reading only; one that nobody writes without leaving anything beside it."""
+    if not path.is_file():
         raise sqlite3.OperationalError(f"no file {path}")
-    uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro"
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro" + "&immutable=1" * alone
     connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     connection.text_factory = lambda raw: raw.decode(errors="replace")
     return connection
+
+
+def _has_closed_log(path: Path) -> bool:
+    """Whether a SQLite file keeps a write-ahead log, which is not there: all of it is in the
+    file."""
+    if not path.is_file() or path.with_name(f"{path.name}-wal").exists():
+        return False
+    with path.open("rb") as file:
+        return file.read(20)[18:20] == b"\x02\x02"
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """By which a change of a file is known."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
 
 
 def _declared(kind: Any) -> str:
