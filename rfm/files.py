@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+_ABANDONED = 3600.0  # seconds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -56,6 +59,39 @@ def publish(path: Path) -> Iterator[Path]:
             _rename(temporary, path)
     finally:
         remove(temporary, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path, name: str, now: float) -> None:
+    """Remove the temporaries of ``name`` (may be empty) in a folder whose processes were killed.
+
+    They end in ``.<process>-<letters>``. The process may run on another machine that shares the
+    folder: only what nobody has written to for an hour is removed.
+
+    Args:
+        now: seconds since 1970.
+    """
+    for path in folder.glob(f".{glob.escape(name)}*"):
+        process = re.fullmatch(r"\.(\d+)-\w+", path.name.removeprefix(f".{name}" if name else ""))
+        if process and not _runs(int(process[1])) and _last_written(path) < now - _ABANDONED:
+            remove(path, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+def _last_written(path: Path) -> float:
+    """Seconds since 1970; infinite if it is just being removed."""
+    try:
+        return max(found.stat().st_mtime for found in (path, *path.rglob("*")))
+    except OSError:
+        return float("inf")
 
 
 @contextmanager

@@ -41,7 +41,7 @@ from rfm.data.importing.source import Source, SourceTable
 from rfm.data.importing.stage import stage_table
 from rfm.data.importing.write import derive_splits, write_manifest, write_tables
 from rfm.data.schema import suggest
-from rfm.files import publish, remove
+from rfm.files import publish, remove, remove_abandoned
 
 _log = logging.getLogger("rfm")
 _BASE_MEGABYTES = 300  # Python, Arrow and its batches, beside what DuckDB may hold
@@ -325,6 +325,7 @@ def _facts(options: ImportConfig, work: Path) -> Iterator[Facts]:
 @contextmanager
 def _replacing(out: Path, overwrite: bool, source: str) -> Iterator[Path]:
     """A folder to write, which takes the place of `out` at the end."""
+    remove_abandoned(out.parent, out.name, time.time())
     old = out.with_name(f".{out.name}.old-{uuid.uuid4().hex[:8]}")
     try:
         with publish(out) as folder:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from rfm.data.checks import check_database
 from rfm.data.database import open_database
+from rfm.data.import_sql import ImportConfig, import_database
 from rfm.data.imported import is_source
 
 
@@ -96,3 +100,40 @@ def test_opening_a_url_shows_no_secret(
     assert len(database.tables) == 1
     assert caplog.text.count("imported in") == 2
     assert "hunter2" not in caplog.text
+
+
+def test_old_states_go_but_for_the_last_few(tmp_path: Path, cache: Path) -> None:
+    path, states = tmp_path / "club.sqlite", []
+    other = open_database(write(tmp_path / "other.sqlite", 99)).folder.parent
+    for rows in range(3, 11):
+        states.append(open_database(write(path, rows)).folder.parent)
+    assert all(state.is_dir() for state in states)  # none is old
+    for days, state in enumerate([*reversed(states), other], start=28):
+        then = time.time() - 86_400 * days
+        os.utime(state / ".source", (then, then))
+    open_database(path)
+    assert [state.is_dir() for state in states] == [False] * 3 + [True] * 5
+    assert other.is_dir()
+
+
+def test_what_a_killed_import_left_is_removed(tmp_path: Path, cache: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    folders = cache / "imported"
+    left = [folders / f".{process}-abcd1234" for process in (dead.pid, dead.pid, os.getpid())]
+    left[1] = folders / f".{dead.pid}-new"
+    for folder in left:
+        (folder / ".club").mkdir(parents=True)
+        if folder != left[1]:
+            os.utime(folder / ".club", (0, 0))
+            os.utime(folder, (0, 0))
+    open_database(write(tmp_path / "club.sqlite", 3))
+    assert [folder.is_dir() for folder in left] == [False, True, True]
+    out = tmp_path / "o[u]t"
+    mine, others = tmp_path / f".o[u]t.{dead.pid}-abcd1234", tmp_path / f".out.{dead.pid}-abcd1234"
+    for folder in (mine, others):
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+    import_database(str(tmp_path / "club.sqlite"), out, ImportConfig())
+    assert not mine.exists()
+    assert others.exists()
