@@ -23,11 +23,11 @@ def _any(text: str) -> frozenset[str]:
 # each set with what such a column tells instead of when the row came to be
 _REFUSED: Mapping[str, frozenset[str]] = {
     "when it was last changed, which is later than much that it tells": _any(
-        "update updated updates modified modification modify changed change edited edit last "
+        "upd update updated updates modified modification modify changed change edited edit last "
         "latest lastmod mtime refreshed refresh touched accessed"
     ),
     "a date of somebody's life": _any(
-        "birth birthday birthdate dob born death died dod deceased hire hired debut"
+        "birth birthday birthdate bdate dob born death died dod deceased hire hired debut"
     ),
     "something still to come when the row is written": _any(
         "until due expire expires expired expiry expiration deadline end ends ended ending finish "
@@ -39,6 +39,11 @@ _REFUSED: Mapping[str, frozenset[str]] = {
     ),
     "when it was taken back": _any("deleted deactivated cancelled canceled archived removed"),
 }
+# what such a word may be written together with: lastlogin, dateofbirth
+_GLUED = _any(
+    "date time timestamp datetime dt at on ts day of by login seen visit active activity access "
+    "accessed update updated modified modification change changed edit edited"
+)
 _BIRTH_OF_ROW = _any(
     "created create creation inserted added registered registration occurred event posted "
     "placed opened issued start started begin began"
@@ -103,7 +108,7 @@ def _refusal(column: ColumnFacts) -> str:
     parts = {*words(column.name).split(), *stem(column.name)}
     if not (parts & {"start", "started", "begin"}):
         for why, telling in _REFUSED.items():
-            if parts & telling:
+            if parts & telling or any(_glued(part, telling) for part in parts):
                 return why
     if column.null_share > MOST_NULLS:
         return f"{column.nulls} of {column.rows} rows have none"
@@ -113,6 +118,16 @@ def _refusal(column: ColumnFacts) -> str:
     if high is not None and high >= _SENTINEL:
         return f"reaches to {high.date()}, which stands for never"
     return ""
+
+
+def _glued(part: str, telling: frozenset[str]) -> bool:
+    """Whether a word is one of `telling` and what goes with it, written together: PostgreSQL
+    forgets the capitals of dateOfBirth and lastUpdated."""
+    return any(
+        (part.startswith(word) and part.removeprefix(word) in _GLUED)
+        or (part.endswith(word) and part.removesuffix(word).removesuffix("of") in _GLUED)
+        for word in telling
+    )
 
 
 def _score(column: ColumnFacts, own: tuple[str, ...], form: Form) -> tuple[float, str]:
