@@ -199,3 +199,56 @@ def test_numeric_keys_of_postgresql(tmp_path: Path, postgres: Any) -> None:
     assert column(done, "b", "x") == [0.5, None]
     keys = pq.read_table(tmp_path / "out" / "keys" / "b.parquet")["id"].to_pylist()
     assert keys == [2**53, 2**53 + 1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lastupdated",
+        "dateofbirth",
+        "modifieddate",
+        "updatedat",
+        "lastupdate",
+        "updateddate",
+        "lastmodified",
+        "updatedon",
+        "duedate",
+        "enddate",
+        "expirydate",
+        "hiredate",
+        "lastlogin",
+        "bdate",
+        "upd_ts",
+    ],
+)
+def test_words_written_together_are_refused_as_times(tmp_path: Path, name: str) -> None:
+    rows = [(i, f"2020-01-{i:02d}", f"2020-02-{i:02d}") for i in range(1, 9)]
+    made = [f"CREATE TABLE t (id INTEGER PRIMARY KEY, {name} DATE, orderdate DATE)"]
+    done = imported(sqlite_file(tmp_path, made, t=rows), tmp_path / "out", dry_run=True)
+    assert done.plan.tables["t"].time.column == "orderdate"
+    assert "orderdate says" not in done.plan.tables["t"].time.refused[name]
+
+
+def test_a_link_to_a_unique_column_with_nulls_is_kept(tmp_path: Path) -> None:
+    made = [
+        "CREATE TABLE a (id INTEGER PRIMARY KEY, code TEXT UNIQUE)",
+        "CREATE TABLE b (id INTEGER PRIMARY KEY, a TEXT REFERENCES a (code))",
+    ]
+    a, b = [(1, "x"), (2, None), (3, None), (4, "y")], [(1, "y"), (2, "x"), (3, None)]
+    done = imported(sqlite_file(tmp_path, made, a=a, b=b), tmp_path / "out")
+    assert not done.warnings
+    assert column(done, "b", "a") == [3, 0, None]
+
+
+@pytest.mark.parametrize("keys", [("A", "b"), ("A", "a")])
+def test_links_whose_case_does_not_count(tmp_path: Path, keys: tuple[str, str]) -> None:
+    made = [
+        "CREATE TABLE a (id TEXT COLLATE NOCASE PRIMARY KEY)".replace(
+            "COLLATE NOCASE ", "COLLATE NOCASE " * (keys[1] == "b")
+        ),
+        "CREATE TABLE b (id INTEGER PRIMARY KEY, a TEXT REFERENCES a (id))",
+    ]
+    path = sqlite_file(tmp_path, made, a=[(k,) for k in keys], b=[(1, "a"), (2, "B"), (3, "A")])
+    done = imported(path, tmp_path / "out")
+    assert column(done, "b", "a") == ([0, 1, 0] if keys[1] == "b" else [1, None, 0])
+    assert len(done.warnings) == (keys[1] == "a")

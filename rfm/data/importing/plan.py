@@ -30,6 +30,7 @@ class Link:
     parent_columns: tuple[str, ...]
     reason: str
     column: str = ""  # that holds it in the folder
+    folded: bool = False  # upper and lower case are the same in these texts
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,31 @@ def _is_key(facts: Facts, table: TableFacts, columns: tuple[str, ...]) -> bool:
     return facts.distinct(table.path, at) == table.rows
 
 
+def _is_unique(facts: Facts, table: TableFacts, columns: tuple[str, ...]) -> bool:
+    """Whether columns tell all rows apart that have values in all of them."""
+    if any(c not in table.columns for c in columns):
+        return False
+    at = [table.columns[c].at for c in columns]
+    return facts.distinct(table.path, at) == facts.present(table.path, at)
+
+
+def _is_folded(
+    facts: Facts,
+    table: TableFacts,
+    columns: tuple[str, ...],
+    parent: TableFacts,
+    parent_columns: tuple[str, ...],
+) -> bool:
+    """Whether texts point at their parents only if case does not count, as in some collations."""
+    ours, theirs = table.columns[columns[0]], parent.columns[parent_columns[0]]
+    if len(columns) > 1 or {ours.sort, theirs.sort} != {"text"} or not parent.staged.whole:
+        return False
+    values, found, *_ = facts.contained(table.path, [ours.at], parent.path, [theirs.at])
+    return found < values and facts.matches_folded(
+        table.path, ours.at, parent.path, theirs.at, found
+    )
+
+
 def _declared_links(
     facts: Facts,
     tables: Mapping[str, TableFacts],
@@ -200,15 +226,24 @@ def _declared_links(
                 )
             elif not columns or not set(link.columns) <= set(table.columns):
                 warnings.append(f"{shown}: names columns that are not there or cannot be read")
-            elif keys.columns.get(parent.name) != columns and not _is_key(facts, parent, columns):
+            elif keys.columns.get(parent.name) != columns and not _is_unique(
+                facts, parent, columns
+            ):
                 warnings.append(
                     f"{shown}: {', '.join(columns)} is not unique there; kept as a column"
+                )
+            elif parent.name not in keys.columns and not _is_key(facts, parent, columns):
+                warnings.append(
+                    f"{shown}: {', '.join(columns)} is null in some rows there, and the table has "
+                    "no other key; kept as a column"
                 )
             else:
                 if parent.name not in keys.columns:
                     keys.columns[parent.name] = columns
                     keys.reasons[parent.name] = f"declared: {name} points at it"
-                links[name].append(Link(link.columns, parent.name, columns, "declared"))
+                folded = _is_folded(facts, table, link.columns, parent, columns)
+                reason = "declared" + ", upper and lower case are the same" * folded
+                links[name].append(Link(link.columns, parent.name, columns, reason, folded=folded))
     return links
 
 

@@ -153,6 +153,28 @@ class Facts:
             )[0]
         )
 
+    def present(self, path: Path, columns: list[str]) -> int:
+        """Rows without null in any of some columns."""
+        present = " AND ".join(f"{c} IS NOT NULL" for c in columns)
+        return int(self._row(f"SELECT count(*) FROM {scan(path)} WHERE {present}")[0])
+
+    def matches_folded(
+        self, child: Path, column: str, parent: Path, parent_column: str, exactly: int
+    ) -> bool:
+        """Whether more than `exactly` of the child's different texts are the parent's if upper and
+        lower case are the same, and the parent's still differ."""
+        distinct, rows = self._row(
+            f"SELECT count(v), coalesce(sum(n), 0) FROM (SELECT lower({parent_column}) AS v, "
+            f"count({parent_column}) AS n FROM {scan(parent)} GROUP BY v)"
+        )
+        if distinct < rows:
+            return False
+        found = self._row(
+            f"SELECT count(*) FROM (SELECT DISTINCT {column} AS v FROM {scan(child)}) c WHERE "
+            f"EXISTS (SELECT 1 FROM {scan(parent)} p WHERE lower(c.v) = lower(p.{parent_column}))"
+        )
+        return int(found[0]) > exactly
+
     def contained(
         self, child: Path, columns: list[str], parent: Path, parent_columns: list[str]
     ) -> tuple[int, int, int, int]:

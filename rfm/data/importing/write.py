@@ -215,7 +215,8 @@ def _parent_row(
     on = []
     for mine, key in zip(ours, theirs, strict=True):
         as_text = "::VARCHAR" if (mine.sort == "text") != (key.sort == "text") else ""
-        on.append(f"t.{mine.at}{as_text} = {alias}.{key.at}{as_text}")
+        a, b = f"t.{mine.at}{as_text}", f"{alias}.{key.at}{as_text}"
+        on.append(f"lower({a}) = lower({b})" if link.folded else f"{a} = {b}")
     join = (
         f"LEFT JOIN (SELECT {keys}, file_row_number AS r FROM {scan(path)}) {alias} "
         f"ON {' AND '.join(on)}"
