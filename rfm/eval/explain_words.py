@@ -149,15 +149,16 @@ def _of_labels(
         return f"{among}none of {its} outcomes is known", ""
     kind = kind.removesuffix(" of the parent")
     if column < 0:
-        ago = _days(facts.now - int(laid.store.graph.row_time[rows[0]]))
+        since = facts.now - int(laid.store.graph.row_time[rows[0]])
+        ago = f"{_days(since)} ago" if since >= 3600 else "just now"
         if kind == "label age":
             usual = _compared(apart, "longer ago", "more recently")
-            return f"{among}{its} latest outcome became known {ago} ago", usual
+            return f"{among}{its} latest outcome became known {ago}", usual
         many = f"{rows.size} or more" if rows.size >= MOST else str(rows.size)
-        known = f"{among}{many} of {its} outcomes {'is' if rows.size == 1 else 'are'} known"
         if kind == "label count":
-            return known, _compared(apart, "more", "fewer")
-        return f"{known}, the latest since {ago} ago", ""
+            known = f"{many} of {its} outcomes {'is' if rows.size == 1 else 'are'} known"
+            return among + known, _compared(apart, "more", "fewer")
+        return f"{among}{many} of {its} outcomes became known, the latest {ago}", ""
     label = task.rows.label[rows - laid.first]
     nth = {"2nd last label": 1, "3rd last label": 2, "4th last label": 3}.get(kind, -1)
     if 0 <= nth < label.size:
