@@ -190,7 +190,9 @@ class SQLSource:
             reads = [
                 Read("", None, "no right to read it") if (name, c["name"]) in refused else read
                 for c, read in zip(
-                    columns[key], self._reads_of(schema, name, columns[key], in_keys), strict=True
+                    columns[key],
+                    self._reads_of(schema, name, columns[key], in_keys, refused),
+                    strict=True,
                 )
             ]
             self._reads[schema, name] = [read for read in reads if read.type is not None]
@@ -210,7 +212,12 @@ class SQLSource:
         return tables
 
     def _reads_of(
-        self, schema: str, name: str, columns: Sequence[Any], in_keys: set[str]
+        self,
+        schema: str,
+        name: str,
+        columns: Sequence[Any],
+        in_keys: set[str],
+        refused: set[tuple[str, str]],
     ) -> list[Read]:
         """How all columns are read; binary ones only where keys are made of them."""
         quoted = [self._quote(str(column["name"])) for column in columns]
@@ -223,7 +230,9 @@ class SQLSource:
             read = postgres_read if self._dialect == "postgresql" else mysql_read
             reads = [read(q, kind) for q, kind in zip(quoted, types, strict=True)]
             reads = [
-                self._exact(self._place(schema, name), q, column, read, in_keys)
+                read
+                if (name, str(column["name"])) in refused
+                else self._exact(self._place(schema, name), q, column, read, in_keys)
                 for q, column, read in zip(quoted, columns, reads, strict=True)
             ]
         digits = "encode({}, 'hex')" if self._dialect == "postgresql" else "lower(hex({}))"
