@@ -7,7 +7,8 @@ along the way shares the movement out among the numbers exactly, but for the ste
 (state - mean). All is summed by path, table and column; the strongest are checked by occlusion: the
 rows that they name are deleted, from the component and from what the numbers are made of, or one
 column of these rows is made null, and the question is asked again. A signal said to raise an answer
-that is higher without it comes after all others, and says so.
+that is higher without it comes after all others, and says so. (Where rows are few, and that raises
+it, it should be higher still without them; and that they are old cannot be checked so.)
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from rfm.eval.explain_parts import Key, Looked, Part, split_moves
 from rfm.eval.explain_rows import QUESTION, Layout, MeanStates, SomeRows
 from rfm.eval.explain_signals import Explanation as Explanation
 from rfm.eval.explain_signals import Signal as Signal
-from rfm.eval.explain_words import Facts, doubt, path_words, say, table_at
+from rfm.eval.explain_words import Facts, doubt, expected_change, path_words, say, table_at
 from rfm.eval.zero_shot import ZeroShot, ZeroShotRecommendation
 from rfm.nn.attribution import HeadMoves, split_by_head
 from rfm.nn.backbone import Rows
@@ -231,7 +232,9 @@ class Explainer:
         facts = Facts.of(self.asker, self.situation, asked, unit)
         rounding = _ROUNDING * (1.0 if self.asker.asked.classes else unit[1])
         contradicted = {
-            key: changed.get(key, 0.0) * np.sign(parts[key].moved) > rounding for key in named
+            key: changed.get(key, 0.0) * expected_change(facts, parts[key].told, parts[key].moved)
+            < -rounding
+            for key in named
         }
         return tuple(
             self._signal(facts, key, parts[key], total, named[key], changed, contradicted[key])

@@ -80,13 +80,7 @@ def say(
         rows: global rows that it names. told: what the numbers told of it moved, by number.
         moved: what it moved in all.
     """
-    sign = float(np.sign(moved))
-    main = max(told, key=lambda f: told[f] * sign, default=-1)
-    by_told = sum(told.values())
-    if main >= 0 and (told[main] * sign <= 0 or by_told * sign < (moved - by_told) * sign):
-        main = -1  # it is the states that speak
-    kind = TOLD_KINDS[int(facts.laid.told.kinds[main])] if main >= 0 else ""
-    apart = float(facts.apart[main]) if main >= 0 else 0.0
+    kind, apart = _speaks(facts, told, moved)
     verb = "raises it" if moved > 0 else "lowers it"
     if path == QUESTION:
         what, usual = "the time that it is asked at", ""
@@ -101,6 +95,28 @@ def say(
         what, usual = _of_column(facts, path, column, rows, kind, apart)
     usual = f", {usual} than usual," if usual else ""
     return f"{what}{usual} {verb}"
+
+
+def _speaks(facts: Facts, told: Mapping[int, float], moved: float) -> tuple[str, float]:
+    """The kind of the number that says most of a signal, and how many standard deviations it is
+    apart; no kind where it is the states that speak."""
+    sign, by_told = float(np.sign(moved)), sum(told.values())
+    main = max(told, key=lambda f: told[f] * sign, default=-1)
+    if main < 0 or told[main] * sign <= 0 or by_told * sign < (moved - by_told) * sign:
+        return "", 0.0
+    return TOLD_KINDS[int(facts.laid.told.kinds[main])], float(facts.apart[main])
+
+
+def expected_change(facts: Facts, told: Mapping[int, float], moved: float) -> int:
+    """Which way an answer should go without the rows, or values, of a signal: against what these
+    moved (-1 or 1). That rows are few moves it further the same way when there are none; how old
+    they are says nothing of that (0)."""
+    kind, apart = _speaks(facts, told, moved)
+    kind, way = kind.removesuffix(" of the parent"), -int(np.sign(moved))
+    if kind in ("child age", "label age", "child lateness"):
+        return 0
+    counts = ("child count", "children of a timedelta", "children of 4 timedeltas", "label count")
+    return -way if kind in counts and apart <= -_SAME else way
 
 
 def doubt(column: int, changed: float) -> str:

@@ -69,7 +69,10 @@ def test_no_first_signal_is_contradicted_by_its_check(explainers: dict[str, Expl
     for explainer in explainers.values():
         for one in explainer.explain(range(25)):
             top = one.signals[0]
-            assert top.occluded * np.sign(top.weight) <= 1e-3, top
+            if "age of the latest" in top.words:
+                continue  # deleting rows is no check of how old they are
+            few = "fewer than usual" in top.words  # so that there are fewer still
+            assert top.occluded * np.sign(top.weight) * (-1 if few else 1) <= 1e-3, top
             checked += top.checked
     assert checked > 75
 
