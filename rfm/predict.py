@@ -95,7 +95,9 @@ def run(config: PredictConfig) -> Mapping[str, Any]:
         frame["explanation"] = [json.dumps(one, ensure_ascii=False) for one in explained]
     write_frame(frame, config.out)
     shown = frame.drop(columns="explanation", errors="ignore").head(_SHOWN)
-    print(shown.to_string(index=False, max_colwidth=80))
+    print(shown.to_string(index=False, max_colwidth=150))
+    if len(frame) > len(shown):
+        print(f"... and {len(frame) - len(shown):,} more in {config.out}")
     if config.report is not None:
         write_report(_report(config, model, answers, frame, explained), config.report)
     return {

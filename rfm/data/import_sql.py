@@ -113,8 +113,7 @@ def import_database(source: str, out: Path, options: ImportConfig) -> Import:
             return _dry_run(source, out, options, said, given, Path(temporary), began)
     _check_out(out, options.overwrite, source)
     # what opens the folder in the end takes a second to import: meanwhile rows are read
-    threading.Thread(target=importlib.import_module, args=("relbench.manifest",)).start()
-    with _replacing(out, options.overwrite, source) as folder:
+    with _meanwhile("relbench.manifest"), _replacing(out, options.overwrite, source) as folder:
         work = folder / _WORK
         work.mkdir(parents=True)
         with _facts(options, work) as facts:
@@ -301,6 +300,16 @@ def _database_name(options: ImportConfig, out: Path) -> str:
     if "/" in name or "\\" in name or name.startswith("."):
         raise ValueError(f"name={name!r}: names a folder, wanted no slash and no leading dot")
     return name
+
+
+@contextmanager
+def _meanwhile(module: str) -> Iterator[None]:
+    thread = threading.Thread(target=importlib.import_module, args=(module,))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()  # which must not be cut short by the end of the process
 
 
 @contextmanager

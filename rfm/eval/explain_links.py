@@ -66,18 +66,20 @@ def explain_links(
                 answer=float(features[place] @ weight),
                 baseline=float(mean @ weight),
                 chosen=str(first),
-                signals=_signals(task, first, features[place], moved),
+                signals=_signals(task, first, features[place] - mean, moved),
             )
         )
     return tuple(found)
 
 
 def _signals(
-    task: Task, destination: int, value: npt.NDArray[np.float64], moved: npt.NDArray[np.float64]
+    task: Task, destination: int, apart: npt.NDArray[np.float64], moved: npt.NDArray[np.float64]
 ) -> tuple[Signal, ...]:
+    """Of how far what is known of a destination is from the mean of others, and what that moves."""
     index = {name: f for f, name in enumerate(SEEN_FEATURES)}
     share = {name: moved[[index[f] for f in own]].sum() for name, own in _GROUPS.items()}
     share[_TOWERS] = moved[-1]
+    more = {name: apart[[index[f] for f in own]].sum() > 0 for name, own in _GROUPS.items()}
     total = max(sum(abs(one) for one in share.values()), 1e-12)
     own = f"{task.name}.{task.entity_column}"
     places = {
@@ -88,21 +90,26 @@ def _signals(
         _TOWERS: ("", task.destination_table, "", (destination,)),
     }
     return tuple(
-        Signal(*places[name], float(share[name] / total), 0.0, False, _say(task, name, share[name]))
+        Signal(
+            *places[name],
+            float(share[name] / total),
+            0.0,
+            False,
+            _say(task, name, bool(more.get(name, False)), share[name] > 0),
+        )
         for name in sorted(share, key=lambda name: -abs(share[name]))
         if share[name]
     )
 
 
-def _say(task: Task, name: str, moved: float) -> str:
+def _say(task: Task, name: str, is_more: bool, raises: bool) -> str:
     one, of = f"this row of {task.destination_table}", f"this row of {task.entity_table}"
-    more = "more" if moved > 0 else "less"
-    verb = "raises it" if moved > 0 else "lowers it"
+    more, verb = ("more" if is_more else "less"), ("raises it" if raises else "lowers it")
     said = {
         "met": f"{one} was among {of}'s past outcomes {more} than others",
         "near": f"rows around {of} point at {one} {more} than at others",
         "share": f"{one} is {more} frequent among all past outcomes than others",
-        "children": f"{more} rows point at {one} than at others",
+        "children": f"{'more' if is_more else 'fewer'} rows point at {one} than at others",
         _TOWERS: f"what the rows around {of} and {one} are as a whole",
     }[name]
     return f"{said}, which {verb}" if name != _TOWERS else f"{said} {verb}"

@@ -15,6 +15,7 @@ from rfm.eval.explain_occlusion import MOST, Asked, Situation
 from rfm.eval.explain_rows import QUESTION, EdgePath, leads_to_labels
 from rfm.eval.zero_shot import ZeroShot
 
+_MINUTE = 2 / 1440  # days: what float32 may lose of a time
 _DAY = 86_400
 _SAME, _MUCH = 0.3, 1.5  # standard deviations
 _LAST = {
@@ -257,7 +258,7 @@ def _values(facts: Facts, table: int, rows: Ints, column: int) -> str:
         if not raw.size:
             return "null"
         if about.kind == "datetime":
-            day = np.datetime64(int(np.median(raw)), "D")
+            day = np.datetime64(int(np.median(raw) + _MINUTE), "D")  # midnight as float32 has it
             return str(day) if raw.size == 1 else f"about {day}"
         if about.kind == "boolean":
             yes = int((raw > 0.5).sum())

@@ -7,6 +7,7 @@ about those whose value is missing, unless others are asked for; these are no ex
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -176,6 +177,8 @@ def anchor_time(compiled: CompiledQuery, database: Database, at: Any) -> int:
     """
     if at is not None:
         try:
+            if isinstance(at, str) and not re.match(r"\s*\d{4}-\d{2}", at):
+                raise ValueError(at)  # 01.02. is of January or of February
             moment = pd.Timestamp(at)
         except (ValueError, TypeError):
             moment = pd.NaT

@@ -202,6 +202,7 @@ def test_a_value_that_is_asked_for_is_not_seen(
     [
         (BUYS, "soon", None, "at='soon': wanted a time such as 2024-01-31"),
         (BUYS, 20200101, None, "at=20200101: wanted a time"),
+        (BUYS, "01.02.2020", None, "at='01.02.2020': wanted a time"),
         (BUYS, "1990-01-01", None, "no label is known by 1990-01-01"),
         (BUYS, AT, (99,), "customers has no row with the key 99"),
         (BUYS, AT, "17", "entities='17': wanted a list of keys"),
