@@ -12,6 +12,8 @@ import torch
 if TYPE_CHECKING:
     from benchmarks.postgres import Cluster
     from rfm.data.corpus import Corpus
+    from rfm.eval.ask import AskConfig
+    from rfm.model import RelationalModel
     from tests.batches import Drawn
     from tests.busy_shop import Busy
     from tests.corpora import Corpus as ThreeDatabases
@@ -104,3 +106,21 @@ def postgres() -> Iterator[Cluster]:
         pytest.skip(why)
     with cluster() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def answering(
+    tmp_path_factory: pytest.TempPathFactory, task_shop: Path, task_cache: Path
+) -> RelationalModel:
+    """A model that answers queries about ``task_shop``, without having learnt anything."""
+    from tests.answering import open_answering
+
+    return open_answering(task_shop, task_cache, tmp_path_factory.mktemp("answering"))
+
+
+@pytest.fixture(scope="session")
+def asking(task_cache: Path) -> AskConfig:
+    """How it is asked."""
+    from tests.answering import small_config
+
+    return small_config(task_cache)

@@ -14,20 +14,18 @@ from rfm.data.query import compile_text
 from rfm.eval.ask import AskConfig
 from rfm.eval.posing import anchor_time, as_of, pose
 from rfm.model import RelationalModel
-from tests.answering import BUYS, CITY, QUERIES, open_answering, small_config
+from tests.answering import BUYS, CITY, QUERIES
 from tests.noise import replace_rows_after
 
 
 @pytest.fixture(scope="module")
-def model(
-    tmp_path_factory: pytest.TempPathFactory, task_shop: Path, task_cache: Path
-) -> RelationalModel:
-    return open_answering(task_shop, task_cache, tmp_path_factory.mktemp("answering"))
+def model(answering: RelationalModel) -> RelationalModel:
+    return answering
 
 
 @pytest.fixture(scope="module")
-def config(task_cache: Path) -> AskConfig:
-    return small_config(task_cache)
+def config(asking: AskConfig) -> AskConfig:
+    return asking
 
 
 @pytest.fixture(scope="module", params=["2019-11-01", "2020-10-01"], ids=["early", "late"])

@@ -18,16 +18,14 @@ from rfm.data.query import QueryError, compile_text
 from rfm.eval.ask import AskConfig
 from rfm.eval.posing import MOST_ANCHORS, anchor_time, past_labels
 from rfm.model import RelationalModel
-from tests.answering import BUYS, CITY, NEXT, QUERIES, SPEND, STATUS, open_answering, small_config
+from tests.answering import BUYS, CITY, NEXT, QUERIES, SPEND, STATUS, small_config
 
 AT = "2020-10-01"
 
 
 @pytest.fixture(scope="module")
-def model(
-    tmp_path_factory: pytest.TempPathFactory, task_shop: Path, task_cache: Path
-) -> RelationalModel:
-    return open_answering(task_shop, task_cache, tmp_path_factory.mktemp("answering"))
+def model(answering: RelationalModel) -> RelationalModel:
+    return answering
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +34,8 @@ def shop(task_shop: Path) -> Database:
 
 
 @pytest.fixture(scope="module")
-def config(task_cache: Path) -> AskConfig:
-    return small_config(task_cache)
+def config(asking: AskConfig) -> AskConfig:
+    return asking
 
 
 @pytest.fixture(scope="module")

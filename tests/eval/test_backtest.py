@@ -12,14 +12,12 @@ from sklearn.metrics import mean_absolute_error, roc_auc_score
 from rfm.data.database import Database, open_database
 from rfm.eval.ask import AskConfig
 from rfm.model import RelationalModel
-from tests.answering import BUYS, CITY, NEXT, SPEND, STATUS, open_answering, small_config
+from tests.answering import BUYS, CITY, NEXT, SPEND, STATUS
 
 
 @pytest.fixture(scope="module")
-def model(
-    tmp_path_factory: pytest.TempPathFactory, task_shop: Path, task_cache: Path
-) -> RelationalModel:
-    return open_answering(task_shop, task_cache, tmp_path_factory.mktemp("answering"))
+def model(answering: RelationalModel) -> RelationalModel:
+    return answering
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +26,8 @@ def shop(task_shop: Path) -> Database:
 
 
 @pytest.fixture(scope="module")
-def config(task_cache: Path) -> AskConfig:
-    return small_config(task_cache)
+def config(asking: AskConfig) -> AskConfig:
+    return asking
 
 
 def orders(shop: Database) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from rfm.model import RelationalModel
 from rfm.train.finetuner import TuneConfig
 from rfm.train.fit import FitConfig, split_for
 from rfm.train.optim import OptimConfig
-from tests.answering import BUYS, NEXT, SPEND, STATUS, open_answering, small_config
+from tests.answering import BUYS, NEXT, SPEND, STATUS
 
 pytestmark = pytest.mark.usefixtures("no_trace")
 FIT = FitConfig(
@@ -31,10 +31,8 @@ FIT = FitConfig(
 
 
 @pytest.fixture(scope="module")
-def model(
-    tmp_path_factory: pytest.TempPathFactory, task_shop: Path, task_cache: Path
-) -> RelationalModel:
-    return open_answering(task_shop, task_cache, tmp_path_factory.mktemp("answering"))
+def model(answering: RelationalModel) -> RelationalModel:
+    return answering
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +41,8 @@ def shop(task_shop: Path) -> Database:
 
 
 @pytest.fixture(scope="module")
-def config(task_cache: Path) -> AskConfig:
-    return small_config(task_cache)
+def config(asking: AskConfig) -> AskConfig:
+    return asking
 
 
 @pytest.mark.parametrize(

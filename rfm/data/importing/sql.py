@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -47,6 +46,7 @@ from rfm.data.importing.sql_types import (
     postgres_read,
     sqlite_reads,
 )
+from rfm.data.importing.sqlite_file import has_closed_log, open_sqlite, state_of
 from rfm.data.schema import suggest
 
 _READ_ONLY = {
@@ -81,10 +81,10 @@ class SQLSource:
                 path = Path(str(url.database))
                 # SQLite writes files beside one with a log, even to read it, and leaves them there;
                 # while nobody has it open, it is read without, and looked at again afterwards
-                alone = _has_closed_log(path)
-                self._unwritten = (path, _state(path)) if alone else None
+                alone = has_closed_log(path)
+                self._unwritten = (path, state_of(path)) if alone else None
                 self._engine = sa.create_engine(
-                    "sqlite://", creator=lambda: _open_sqlite(path, alone), poolclass=NullPool
+                    "sqlite://", creator=lambda: open_sqlite(path, alone), poolclass=NullPool
                 )
             else:
                 self._engine = sa.create_engine(url, poolclass=NullPool)
@@ -155,7 +155,7 @@ class SQLSource:
                 yield from batches_of(cursor, table)
             finally:
                 cursor.close()
-            if self._unwritten and _state(self._unwritten[0]) != self._unwritten[1]:
+            if self._unwritten and state_of(self._unwritten[0]) != self._unwritten[1]:
                 raise OSError("the file was written meanwhile")
 
     def close(self) -> None:
@@ -366,31 +366,6 @@ def _in_keys(
     pointing = [link for found in links.values() for link in found if link.parent == table]
     own = [c for link in links.get(table[1], []) for c in link.columns]
     return {*primary, *own, *(c for link in pointing for c in link.parent_columns)}
-
-
-def _open_sqlite(path: Path, alone: bool) -> sqlite3.Connection:
-    """Open a file for reading only; one that nobody writes without leaving anything beside it."""
-    if not path.is_file():
-        raise sqlite3.OperationalError(f"no file {path}")
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro" + "&immutable=1" * alone
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-    connection.text_factory = lambda raw: raw.decode(errors="replace")
-    return connection
-
-
-def _has_closed_log(path: Path) -> bool:
-    """Whether a SQLite file keeps a write-ahead log, which is not there: all of it is in the
-    file."""
-    if not path.is_file() or path.with_name(f"{path.name}-wal").exists():
-        return False
-    with path.open("rb") as file:
-        return file.read(20)[18:20] == b"\x02\x02"
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """By which a change of a file is known."""
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
 
 
 def _declared(kind: Any) -> str:
