@@ -72,7 +72,7 @@ def cluster() -> Iterator[Cluster]:
         raise ValueError(why)
     # not under a folder of this user's: the account that runs the server may not enter that
     folder = Path(tempfile.mkdtemp(prefix="rfm-postgres-"))
-    data, port = folder / "data", _free_port()
+    data, port = folder / "data", free_port()
     try:
         run_as = []
         if os.geteuid() == 0:  # PostgreSQL refuses: it runs as the account that Debian made for it
@@ -109,7 +109,7 @@ def _run(command: list[str]) -> None:
         raise ValueError(f"PostgreSQL did not start or stop: {' '.join(command)}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return int(bound.getsockname()[1])

@@ -143,7 +143,8 @@ def mysql_read(c: str, kind: Any) -> Read:
             return Read(c, INTEGER, "whole numbers")
         return Read(c, REAL)
     if isinstance(kind, sa.DateTime | sa.Date):
-        return Read(c, TIMESTAMP)
+        # MySQL's zero dates stand for none; others compare as dates, too
+        return Read(f"CASE WHEN {c} >= '0001-01-01' THEN {c} END", TIMESTAMP)
     if type(kind).__name__ == "BIT":
         return Read(f"{c} + 0", INTEGER, "bits as a number")
     binary = _is_binary(kind)
