@@ -117,7 +117,22 @@ def make_plan(
         ]
         plans[name] = _table_plan(table, keys, links, said, stems[name])
     ambiguous = tuple(g for g in guesses if not g.parent)
-    return Plan(plans, ambiguous, tuple(warnings))
+    return Plan(plans, ambiguous, (*warnings, *_timeless(plans)))
+
+
+def _timeless(plans: Mapping[str, TablePlan]) -> list[str]:
+    """Of tables that happen with others, and have no time of their own: what that means."""
+    found = []
+    for name, plan in plans.items():
+        timed = [link for link in plan.links if plans[link.parent].time.column]
+        if timed and not plan.time.column:
+            link = timed[0]
+            found.append(
+                f"{name}: has no time of its own, so that its rows are visible at any time, even "
+                f"before their row of {link.parent}, and nothing of them can be forecast; import a "
+                f"view with the time of {link.parent} instead (views=)"
+            )
+    return found
 
 
 def folder_names(tables: Sequence[SourceTable]) -> dict[tuple[str, str], str]:
