@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,12 @@ from rfm.eval.backtest import Backtest, backtest
 from rfm.eval.explained import explain_answers
 from rfm.eval.posing import anchor_time
 from rfm.nn import model as nn_model
-from rfm.train.fit import FitConfig, fit
+
+if TYPE_CHECKING:
+    from rfm.train.fit import FitConfig
 
 _log = logging.getLogger("rfm")
-_ASK, _FIT = AskConfig(), FitConfig()
+_ASK = AskConfig()
 
 
 class RelationalModel(nn_model.RelationalModel):
@@ -98,14 +100,16 @@ class RelationalModel(nn_model.RelationalModel):
         database: Database,
         query: str,
         *,
-        config: FitConfig = _FIT,
+        config: FitConfig | None = None,
         ask: AskConfig = _ASK,
     ) -> RelationalModel:
         """A copy that has learnt to answer a query, which this model then answers by a head of its
         own, from labels up to the database's test timestamp.
         """
+        from rfm.train.fit import FitConfig, fit  # which takes Lightning, as nothing else here does
+
         compiled = compile_text(query, database)
-        tuned, found = fit(self, compiled, database, ask.cache, config)
+        tuned, found = fit(self, compiled, database, ask.cache, config or FitConfig())
         _log.info("%s: validation %.4f, test %.4f", found.metric, found.validation, found.test)
         assert isinstance(tuned, RelationalModel)
         return tuned

@@ -23,12 +23,14 @@ _DATABASES = (".duckdb", ".sqlite", ".sqlite3", ".db")
 
 def is_source(spec: str) -> bool:
     """Whether a spec is a database's URL or file, or a folder of tables (see ``table_files``) that
-    is no database's folder yet."""
+    is no database's folder yet, nor one that lacks its manifest."""
     if "://" in spec:
         return True
     path = Path(spec).expanduser()
     if path.is_dir():
-        return bool(table_files(path)) and not (path / "manifest.yaml").is_file()
+        if (path / "manifest.yaml").is_file() or (path / "db").is_dir():
+            return False
+        return bool(table_files(path))
     return path.is_file() and path.suffix in _DATABASES
 
 
