@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from rfm.data.database import Database, Table
+from rfm.data.sql_quoting import identifier as quote
 
 _SQLITE = {"boolean": "BOOLEAN", "integer": "INTEGER", "real": "REAL", "time": "TIMESTAMP"}
 _POSTGRES = {"boolean": "boolean", "integer": "bigint", "real": "double precision"}
@@ -58,10 +59,6 @@ def write_postgres(database: Database, connection: Any, declared: bool) -> None:
                     f"REFERENCES {quote(parent)} ({quote(str(key))})"
                 )
     connection.commit()
-
-
-def quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def sort_of(kind: pa.DataType) -> str:

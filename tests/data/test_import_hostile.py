@@ -21,6 +21,7 @@ from rfm.data.database import Database, open_database
 from rfm.data.import_sql import ImportConfig, import_database
 from rfm.data.importing.source import SourceTable, hidden_of, parse_url, show_url
 from rfm.data.importing.sql import SQLSource
+from rfm.data.sql_quoting import identifier as quote
 
 HOSTILE = [
     *('a"b', "a'b", "a`b", "a;b", "a--b", "a/*b*/", 'x"; DROP TABLE victim; --', "x'); --"),
@@ -30,10 +31,6 @@ HOSTILE = [
     *("file_row_number", "rowid", "a.b", "main.a", "..", "../up", "a/b", "/etc/passwd", "CON", "1"),
     *("[x]", "é" * 31, "x" * 63, "Case", "CASE", "case", "p0"),
 ]
-
-
-def quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def statements(sqlite: bool) -> list[str]:

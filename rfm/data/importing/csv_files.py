@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from rfm.data.importing.duck_connection import utc
+from rfm.data.sql_quoting import identifier, literal
 
 _log = logging.getLogger("rfm")
 CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -61,11 +62,11 @@ def _table(connection: duckdb.DuckDBPyConnection, path: Path, encoding: str) -> 
     delimiter, names, skipped, more = _header(path, encoding)
     columns = ", ".join(f"c{i}: 'VARCHAR'" for i in range(len(names)))
     scan = (
-        f"read_csv({text(literal(path))}, auto_detect = false, header = true, skip = {skipped}, "
-        f"delim = {text(delimiter)}, quote = '\"', escape = '\"', "
-        f"nullstr = [{', '.join(map(text, _NULLS))}], "
+        f"read_csv({literal(pattern(path))}, auto_detect = false, header = true, skip = {skipped}, "
+        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', "
+        f"nullstr = [{', '.join(map(literal, _NULLS))}], "
         f"compression = '{'gzip' if path.name.lower().endswith('.gz') else 'none'}', "
-        f"encoding = {text(encoding)}, columns = {{{columns}}}, max_line_size = 16777216)"
+        f"encoding = {literal(encoding)}, columns = {{{columns}}}, max_line_size = 16777216)"
     )
     tests = [test for i in range(len(names)) for test, _ in _types(f"c{i}")]
     found = connection.execute(f"SELECT {', '.join(tests)}, count(*) FROM {scan}").fetchone()
@@ -79,11 +80,11 @@ def _table(connection: duckdb.DuckDBPyConnection, path: Path, encoding: str) -> 
         casts = [cast for fit, (_, cast) in zip(fits, _types(f"c{i}"), strict=True) if fit]
         both = fits[-1] and fits[-2]  # 01/02/2020 alone tells nothing
         cell = casts[0] if casts and not both else f"c{i}"
-        cells.append(f'{cell} AS "{name.replace(chr(34), chr(34) * 2)}"')
+        cells.append(f"{cell} AS {identifier(name)}")
     return f"(SELECT {', '.join(cells)} FROM {scan})"
 
 
-def literal(path: Path) -> str:
+def pattern(path: Path) -> str:
     """A path for DuckDB, which takes * ? and [ in one for a pattern."""
     return re.sub(r"[*?\[]", r"[\g<0>]", str(path))
 
@@ -193,7 +194,3 @@ def _encoding(path: Path) -> str:
 
 def _open(path: Path) -> Any:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
-
-
-def text(value: object) -> str:
-    return "'" + str(value).replace("'", "''") + "'"

@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rfm.data.importing.csv_files import CSV, csv_table, literal, text
+from rfm.data.importing.csv_files import CSV, csv_table, pattern
 from rfm.data.importing.duck_connection import connect_duck
 from rfm.data.importing.source import (
     BOOLEAN,
@@ -30,6 +30,7 @@ from rfm.data.importing.source import (
 )
 from rfm.data.importing.sql_types import WIDE, Read, exact_read, is_called_key, narrow_reads
 from rfm.data.schema import suggest
+from rfm.data.sql_quoting import identifier, literal
 
 _log = logging.getLogger("rfm")
 _BATCH_ROWS = 8192  # DuckDB holds several of them, however long their texts are
@@ -61,7 +62,7 @@ class _Duck:
         self, table: SourceTable, without: AbstractSet[str], as_text: AbstractSet[str]
     ) -> SourceTable:
         key = table.schema, table.name
-        quoted = [quote(column.name) for column in table.readable]
+        quoted = [identifier(column.name) for column in table.readable]
         place = self._places[key]
         table, reads = narrow_reads(table, place.reads, quoted, without, as_text, "VARCHAR")
         self._places[key] = _Place(place.sql, reads)
@@ -119,7 +120,7 @@ class _Duck:
     def _exact(self, place: str, name: str, declared: str, is_key: bool) -> Read:
         """How a column is read; numbers of more than 64 bits without loss, where they are keys or
         whole."""
-        c = quote(name)
+        c = identifier(name)
         read = _read(c, declared)
         wide = declared in ("UBIGINT", "HUGEINT", "UHUGEINT")
         decimal = declared.startswith("DECIMAL") and read.type == REAL
@@ -181,7 +182,7 @@ class DuckSource(_Duck):
         in_keys = {
             str(c) for row in rows if row[0] != "CHECK" and row[0] != "NOT NULL" for c in row[1]
         }
-        columns = self._columns((schema, name), f"{quote(schema)}.{quote(name)}", in_keys)
+        columns = self._columns((schema, name), f"{identifier(schema)}.{identifier(name)}", in_keys)
         return SourceTable(schema, name, columns, primary, links, is_view)
 
 
@@ -225,8 +226,8 @@ class FileSource(_Duck):
 
     def _scan(self, path: Path) -> str:
         if not path.name.lower().endswith(CSV):
-            pattern = literal(path) + ("" if path.is_file() else "/*.parquet")
-            return f"read_parquet({text(pattern)}, union_by_name = true)"
+            files = pattern(path) + ("" if path.is_file() else "/*.parquet")
+            return f"read_parquet({literal(files)}, union_by_name = true)"
         return csv_table(self._connection, path, self._scratch)
 
 
@@ -265,11 +266,6 @@ def _column_names(path: Path) -> set[str]:
         return set(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
-
-
-def quote(name: str) -> str:
-    """An identifier of DuckDB."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _read(c: str, declared: str) -> Read:

@@ -48,6 +48,7 @@ from rfm.data.importing.sql_types import (
 )
 from rfm.data.importing.sqlite_file import has_closed_log, open_sqlite, state_of
 from rfm.data.schema import suggest
+from rfm.data.sql_quoting import identifier
 
 _READ_ONLY = {
     "postgresql": [
@@ -320,8 +321,7 @@ class SQLSource:
         return f"ONLY {place}" if (schema, name) in self._parents else place
 
     def _quote(self, name: str) -> str:
-        mark = "`" if self._dialect == "mysql" else '"'
-        return mark + name.replace(mark, mark * 2) + mark
+        return identifier(name, "`" if self._dialect == "mysql" else '"')
 
     def _cursor(self, name: str = "") -> Any:
         """A cursor of the driver itself: with a name, one that the server keeps the rows of."""

@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from rfm.data.importing.duck import quote
 from rfm.data.importing.duck_connection import utc
 from rfm.data.importing.plan import Link, Plan, TablePlan
 from rfm.data.importing.profile import Facts, scan
 from rfm.data.importing.rows import Cells, write_rows
+from rfm.data.sql_quoting import identifier
 
 _log = logging.getLogger("rfm")
 _CASTS = {"number": "DOUBLE", "boolean": "BOOLEAN", "datetime": "TIMESTAMP", "text": "VARCHAR"}
@@ -254,7 +254,7 @@ def _counts_from_zero(table: TablePlan) -> bool:
 def _write_keys(facts: Facts, table: TablePlan, ranked: _Ranked, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     columns = ", ".join(
-        f"{table.facts.columns[c].at} AS {quote(table.names.get(c, c))}" for c in table.key
+        f"{table.facts.columns[c].at} AS {identifier(table.names.get(c, c))}" for c in table.key
     )
     _copy(facts, f"SELECT {columns} FROM {scan(ranked.path)}", path)
 

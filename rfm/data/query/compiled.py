@@ -18,8 +18,9 @@ from rfm.data.query.numbers_sql import finite
 from rfm.data.query.parser import parse
 from rfm.data.query.rows_sql import moment
 from rfm.data.query.run import run
-from rfm.data.query.spelling import PLACEHOLDER, constant, identifier
+from rfm.data.query.spelling import PLACEHOLDER, constant
 from rfm.data.query.sql import Pieces, WhereAt, forecast_pieces, static_pieces
+from rfm.data.sql_quoting import identifier
 from rfm.data.task_rows import TaskType
 from rfm.files import content_hash
 

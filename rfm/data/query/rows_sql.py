@@ -10,7 +10,7 @@ import pyarrow as pa
 from rfm.data.database import Database, Table
 from rfm.data.query.bound import Route
 from rfm.data.query.names import schema
-from rfm.data.query.spelling import identifier
+from rfm.data.sql_quoting import identifier
 
 
 @dataclass

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from rfm.data.database import Database
 from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Route, Row, Value
-from rfm.data.query.spelling import constant, identifier
+from rfm.data.query.spelling import constant
+from rfm.data.sql_quoting import identifier
 
 
 @dataclass(frozen=True)

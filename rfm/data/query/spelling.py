@@ -1,15 +1,14 @@
-"""Names and constants as duckdb reads them: nothing of a query gets into SQL any other way."""
+"""Constants as duckdb reads them: with names that are quoted, nothing of a query gets into SQL any
+other way."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime
 
+from rfm.data.sql_quoting import literal
+
 PLACEHOLDER = "{timedelta}"  # which RelBench replaces, wherever it stands
-
-
-def identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def constant(value: bool | int | float | str | datetime) -> str:
@@ -34,11 +33,10 @@ def _text(text: str) -> str:
     for part in re.findall(r"[^\W_]+|.", text, flags=re.DOTALL):
         if part.isprintable():
             same = spelled and spelled[-1].startswith("'") and part != "timedelta"
-            quoted = part.replace("'", "''")
             if same:
-                spelled[-1] = f"{spelled[-1][:-1]}{quoted}'"
+                spelled[-1] = spelled[-1][:-1] + literal(part)[1:]
             else:
-                spelled.append(f"'{quoted}'")
+                spelled.append(literal(part))
         else:
             spelled += [f"chr({ord(c)})" for c in part]
     return "(" + " || ".join(spelled) + ")" if len(spelled) > 1 else "".join(spelled) or "''"

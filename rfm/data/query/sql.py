@@ -21,8 +21,9 @@ from rfm.data.query.bound import (
     Value,
 )
 from rfm.data.query.rows_sql import Source, time_of
-from rfm.data.query.spelling import identifier, interval
+from rfm.data.query.spelling import interval
 from rfm.data.query.value_sql import COMPARED, spell_function, spell_value
+from rfm.data.sql_quoting import identifier
 
 WhereAt: TypeAlias = Literal["seed", "anchor"]
 

@@ -10,7 +10,8 @@ from rfm.data.query.bound import Aggregate, Anchor, Apply, Cell, Fixed, Interval
 from rfm.data.query.names import schema
 from rfm.data.query.numbers_sql import finite, spell_arithmetic
 from rfm.data.query.rows_sql import Source, moment
-from rfm.data.query.spelling import constant, identifier, interval
+from rfm.data.query.spelling import constant, interval
+from rfm.data.sql_quoting import identifier
 
 COMPARED = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _TEXT: dict[str, str] = {
