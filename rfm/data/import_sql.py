@@ -20,7 +20,6 @@ import re
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,8 +31,9 @@ import pandas as pd
 
 from rfm.config import run_command, setting
 from rfm.data.database import Database, open_database
-from rfm.data.importing.connect import connect, source_file
+from rfm.data.importing.connect import connect
 from rfm.data.importing.overrides import TableOverride, narrow_table, read_import_overrides
+from rfm.data.importing.place import check_out, replacing
 from rfm.data.importing.plan import Plan, folder_names, make_plan
 from rfm.data.importing.profile import Facts, TableFacts
 from rfm.data.importing.report import decisions, losses, plan_text, write_decisions
@@ -41,13 +41,12 @@ from rfm.data.importing.source import Source, SourceTable
 from rfm.data.importing.stage import stage_table
 from rfm.data.importing.write import derive_splits, write_manifest, write_tables
 from rfm.data.schema import suggest
-from rfm.files import publish, remove, remove_abandoned
+from rfm.files import remove
 
 _log = logging.getLogger("rfm")
 _BASE_MEGABYTES = 300  # Python, Arrow and its batches, beside what DuckDB may hold
 _REST = 1.2  # seconds for inference and writing, per second of reading
 _WORK = ".import"
-_WRITTEN = ("manifest.yaml", "db", "keys", "import.yaml", "schema.svg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +110,9 @@ def import_database(source: str, out: Path, options: ImportConfig) -> Import:
     if options.dry_run:
         with tempfile.TemporaryDirectory(prefix="rfm-import-") as temporary:
             return _dry_run(source, out, options, said, given, Path(temporary), began)
-    _check_out(out, options.overwrite, source)
+    check_out(out, options.overwrite, source)
     # what opens the folder in the end takes a second to import: meanwhile rows are read
-    with _meanwhile("relbench.manifest"), _replacing(out, options.overwrite, source) as folder:
+    with _meanwhile("relbench.manifest"), replacing(out, options.overwrite, source) as folder:
         work = folder / _WORK
         work.mkdir(parents=True)
         with _facts(options, work) as facts:
@@ -265,36 +264,6 @@ def _given_splits(options: ImportConfig) -> tuple[str, str] | None:
     return val, test
 
 
-def _check_out(out: Path, overwrite: bool, source: str) -> None:
-    """Refuse to write where something is that the import did not write."""
-    if file := next((above for above in (out, *out.parents) if above.is_file()), None):
-        raise ValueError(f"out={out}: {file} is a file; choose another folder")
-    place = source_file(source)
-    if place is not None and place.resolve().is_relative_to(out):
-        raise ValueError(f"out={out}: holds the source, {source}; choose another folder")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if not (out / "manifest.yaml").is_file():
-        raise ValueError(f"out={out}: is there, and is no database; choose another folder")
-    if not overwrite:
-        raise ValueError(
-            f"out={out}: there is a database already; choose another folder, or overwrite=true"
-        )
-    if others := sorted(path.name for path in out.iterdir() if not _is_written(path)):
-        raise ValueError(
-            f"out={out}: overwrite=true replaces the whole folder, and {', '.join(others)} in it "
-            "is not of an import; move it away, or choose another folder"
-        )
-
-
-def _is_written(path: Path) -> bool:
-    """Whether an import wrote this; a `kinds.yaml` only if nobody has written it since."""
-    decided = path.with_name("import.yaml")
-    if path.name == "kinds.yaml" and decided.is_file():
-        return path.stat().st_mtime_ns <= decided.stat().st_mtime_ns
-    return path.name in _WRITTEN
-
-
 def _database_name(options: ImportConfig, out: Path) -> str:
     name = options.name or re.sub(r"^\.+", "", out.absolute().name) or "database"
     if "/" in name or "\\" in name or name.startswith("."):
@@ -329,25 +298,6 @@ def _facts(options: ImportConfig, work: Path) -> Iterator[Facts]:
         ) from None
     finally:
         facts.close()
-
-
-@contextmanager
-def _replacing(out: Path, overwrite: bool, source: str) -> Iterator[Path]:
-    """A folder to write, which takes the place of `out` at the end."""
-    remove_abandoned(out.parent, out.name, time.time())
-    old = out.with_name(f".{out.name}.old-{uuid.uuid4().hex[:8]}")
-    try:
-        with publish(out) as folder:
-            folder.mkdir()
-            yield folder
-            _check_out(out, overwrite, source)  # somebody else may have written it meanwhile
-            if out.exists():
-                out.rename(old)
-    except BaseException:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise
-    remove(old)
 
 
 def _draw(folder: Path) -> None:
