@@ -1,11 +1,11 @@
 """Any SQL database, DuckDB file or folder of CSV and parquet files as a RelBench folder.
 
-    python -m rfm.data.import_sql source=<URL | file | folder> out=<folder> [dry_run=true] ...
+    rfm import <URL | file | folder> out=<folder> [--dry-run] ...
 
 `source` is a SQLAlchemy URL (postgresql://user@host/database), a .duckdb or .sqlite file, or a
 folder of *.csv, *.tsv, *.csv.gz and *.parquet files. It is only read. Keys that it declares are
 kept; others, time columns and types are inferred, and `overrides` changes what is inferred wrongly:
-see `dry_run=true`, which shows every decision with its reason, and writes nothing.
+see `--dry-run`, which shows every decision with its reason, and writes nothing.
 
 The folder holds `manifest.yaml`, `db/<table>.parquet`, the source's own keys in
 `keys/<table>.parquet`, every decision in `import.yaml` and a picture in `schema.svg`.
@@ -29,17 +29,24 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from rfm.config import run_command, setting
+from rfm.config import setting
 from rfm.data.database import Database, open_database
 from rfm.data.importing.connect import connect
+from rfm.data.importing.folder_names import folder_names
 from rfm.data.importing.overrides import TableOverride, narrow_table, read_import_overrides
 from rfm.data.importing.place import check_out, replacing
-from rfm.data.importing.plan import Plan, folder_names, make_plan
+from rfm.data.importing.plan import Plan
+from rfm.data.importing.planning import make_plan
 from rfm.data.importing.profile import Facts, TableFacts
 from rfm.data.importing.report import decisions, losses, plan_text, write_decisions
 from rfm.data.importing.source import Source, SourceTable
 from rfm.data.importing.stage import stage_table
-from rfm.data.importing.write import derive_splits, write_manifest, write_tables
+from rfm.data.importing.write import (
+    derive_splits,
+    expect_written,
+    write_manifest,
+    write_tables,
+)
 from rfm.data.schema import suggest
 from rfm.files import remove
 
@@ -92,6 +99,7 @@ class _Read:
     tables: Mapping[str, TableFacts]
     places: Mapping[tuple[str, str], str]
     counts: Mapping[str, int]
+    left_out: Mapping[str, str]  # tables of the source -> why
     warnings: tuple[str, ...]
     seconds: float
 
@@ -122,14 +130,14 @@ def import_database(source: str, out: Path, options: ImportConfig) -> Import:
             written = write_tables(facts, plan, folder, work)
         name = _database_name(options, out)
         write_manifest(plan, folder, name, splits, f"Imported from {shown}.")
-        write_decisions(folder / "import.yaml", decisions(plan, written))
+        warnings = (*read.warnings, *plan.warnings, *losses(plan, written))
+        done = decisions(plan, written, read.left_out, warnings)
+        write_decisions(folder / "import.yaml", done)
         remove(work)
         _draw(folder)
-    lost = losses(plan, written)
-    for warning in (*read.warnings, *plan.warnings, *lost):
+    for warning in warnings:
         _log.warning("%s", warning)
-    text = plan_text(plan, read.counts, splits)
-    warnings = (*read.warnings, *plan.warnings, *lost)
+    text = plan_text(plan, read.counts, splits, read.left_out, warnings)
     seconds = time.perf_counter() - began
     return Import(plan, splits, read.counts, text, warnings, seconds, open_database(out))
 
@@ -147,6 +155,7 @@ def _dry_run(
         read, _ = _read(source, options, said, facts, work, options.dry_run_rows)
         plan = make_plan(facts, read.tables, read.places, said)
         splits = given or derive_splits(facts, plan)
+        warnings = (*read.warnings, *plan.warnings, *losses(plan, expect_written(facts, plan)))
     looked = sum(table.rows for table in read.tables.values())
     cells = {name: len(table.columns) for name, table in read.tables.items()}
     share = sum(read.counts[n] * c for n, c in cells.items()) / max(
@@ -155,13 +164,11 @@ def _dry_run(
     estimate = read.seconds * share * (1 + _REST)
     size = sum(t.path.stat().st_size for t in read.tables.values()) * share
     lines = [
-        plan_text(plan, read.counts, splits),
-        *(f"warning: {warning}" for warning in read.warnings),
+        plan_text(plan, read.counts, splits, read.left_out, warnings),
         f"import to {out}: about {estimate:.0f} s (from {looked:,} rows that were read in "
         f"{read.seconds:.1f} s), at most about {options.memory + _BASE_MEGABYTES} MB of memory and "
         f"{2.5 * size / 1e6:,.0f} MB of disk",
     ]
-    warnings = (*read.warnings, *plan.warnings)
     seconds = time.perf_counter() - began
     return Import(plan, splits, read.counts, "\n".join(lines), warnings, seconds, None)
 
@@ -176,26 +183,27 @@ def _read(
 ) -> tuple[_Read, str]:
     """Stream the wanted tables to files, and look at them. Tables without rows are left out."""
     opened = connect(source, options.memory, work / "spill")
-    warnings, staged, began = [], {}, time.perf_counter()
+    empty: dict[str, str] = {}
+    staged, counts, began = {}, {}, time.perf_counter()
     try:
-        tables = _wanted(opened, options)
+        tables, left_out = _wanted(opened, options)
         names = folder_names(tables)
         _check_names(options.where, list(names.values()), "where")
         _check_names(said, list(names.values()), "overrides")
-        counts = {}
         for i, table in enumerate(tables):
             name = names[table.schema, table.name]
             if name in said and said[name].left_out:
+                left_out[name] = "by overrides"
                 continue
             table = narrow_table(opened, table, tables, said.get(name, TableOverride()))
             if not table.readable:
                 why = "; ".join(dict.fromkeys(c.note for c in table.columns if c.note))
-                warnings.append(f"{name}: no column can be read, left out ({why or 'it has none'})")
+                empty[name] = f"no column can be read: {why or 'it has none'}"
                 continue
             where, path = options.where.get(name, ""), work / f"{i}.parquet"
             found = stage_table(opened, table, where, limit, path)
             if not found.rows:
-                warnings.append(f"{name}: has no rows, left out")
+                empty[name] = "has no rows"
                 continue
             staged[name] = found
             counts[name] = found.rows if found.whole else opened.count(table, where)
@@ -204,14 +212,16 @@ def _read(
         opened.close()
     seconds = time.perf_counter() - began
     if not staged:
-        raise ValueError(f"source={opened.shown}: no table has rows; {', '.join(warnings)}")
+        without = ", ".join(f"{name}: {why}" for name, why in (left_out | empty).items())
+        raise ValueError(f"source={opened.shown}: no table has rows; {without}")
     looked = {name: facts.table(name, found) for name, found in staged.items()}
     places = {key: name for key, name in names.items() if name in staged}
-    return _Read(looked, places, counts, tuple(warnings), seconds), opened.shown
+    warnings = tuple(f"{name}: left out, {why}" for name, why in empty.items())
+    return _Read(looked, places, counts, left_out | empty, warnings, seconds), opened.shown
 
 
-def _wanted(source: Source, options: ImportConfig) -> list[SourceTable]:
-    """Tables of the source that the options ask for."""
+def _wanted(source: Source, options: ImportConfig) -> tuple[list[SourceTable], dict[str, str]]:
+    """Tables of the source that the options ask for, and why others are left out."""
     tables = source.tables(options.schemas, bool(options.views))
     if not isinstance(options.views, bool):
         views = [t.name for t in tables if t.is_view]
@@ -222,18 +232,19 @@ def _wanted(source: Source, options: ImportConfig) -> list[SourceTable]:
             if not any(_matches(t, [pattern]) for t in tables):
                 known = suggest(pattern, [t.name for t in tables])
                 raise ValueError(f"{option}: {pattern!r} is no table; {known}")
-    wanted = [
-        t
-        for t in tables
-        if (not options.include or _matches(t, options.include))
-        and not _matches(t, options.exclude)
-    ]
+    left_out = {}
+    for table in tables:
+        if options.include and not _matches(table, options.include):
+            left_out[table.shown] = "not in include"
+        elif _matches(table, options.exclude):
+            left_out[table.shown] = "by exclude"
+    wanted = [table for table in tables if table.shown not in left_out]
     if not wanted:
         raise ValueError(
             f"source={source.shown}: no tables"
             + (" are left by include and exclude" if tables else " in it; give schemas=[...]?")
         )
-    return wanted
+    return wanted, left_out
 
 
 def _matches(table: SourceTable, patterns: Sequence[str]) -> bool:
@@ -328,7 +339,3 @@ def import_command(config: ImportCommand) -> Mapping[str, Any]:
         "test_timestamp": done.splits[1],
         "seconds": round(done.seconds, 2),
     }
-
-
-if __name__ == "__main__":
-    run_command(ImportCommand, import_command, prog="python -m rfm.data.import_sql", doc=__doc__)
