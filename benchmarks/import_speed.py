@@ -85,7 +85,7 @@ def _time_copy(url: str) -> float:
 
 def _time_import(url: str, out: Path) -> tuple[float, float]:
     """Seconds that an import says it took, and the peak of its process in megabytes."""
-    command = [sys.executable, "-m", "rfm.data.import_sql", f"source={url}", f"out={out}"]
+    command = [sys.executable, "-m", "rfm", "import", url, f"out={out}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     peak = [0.0]
     watcher = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)

@@ -428,7 +428,7 @@ def test_foreign_keys_without_a_parent_become_null(
     with caplog.at_level(logging.WARNING, "rfm"):
         _, database = imported(str(path), tmp_path / "out")
     assert [r["parent_id"] for r in rows_of(database, "children")] == [1, None, None, None]
-    assert "children.parent_id: 2 rows point at no row" in caplog.text
+    assert "children.parent_id: 2 of 4 rows point at no row" in caplog.text
     assert "empties: has no rows" in caplog.text
 
 

@@ -130,7 +130,7 @@ def test_hostile_names_of_files_and_columns(tmp_path: Path) -> None:
     ],
 )
 def test_errors_show_no_password(tmp_path: Path, url: str) -> None:
-    command = [sys.executable, "-m", "rfm.data.import_sql", f"source={url}", f"out={tmp_path}/x"]
+    command = [sys.executable, "-m", "rfm", "import", f"source={url}", f"out={tmp_path}/x"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "source=" in done.stderr

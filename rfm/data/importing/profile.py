@@ -176,14 +176,23 @@ class Facts:
         return int(found[0]) > exactly
 
     def contained(
-        self, child: Path, columns: list[str], parent: Path, parent_columns: list[str]
+        self,
+        child: Path,
+        columns: list[str],
+        parent: Path,
+        parent_columns: list[str],
+        folded: bool = False,
     ) -> tuple[int, int, int, int]:
-        """Of the child's different values: how many, how many are the parent's, and the rows of
-        either count."""
+        """Of the child's different values: how many, how many are the parent's (`folded`: if upper
+        and lower case are the same), and the rows of either count."""
         names = ", ".join(columns)
         present = " AND ".join(f"{c} IS NOT NULL" for c in columns)
         on = " AND ".join(
-            f"c.{c}::VARCHAR = p.{p}::VARCHAR" if cast else f"c.{c} = p.{p}"
+            f"lower(c.{c}) = lower(p.{p})"
+            if folded
+            else f"c.{c}::VARCHAR = p.{p}::VARCHAR"
+            if cast
+            else f"c.{c} = p.{p}"
             for c, p, cast in self._casts(child, columns, parent, parent_columns)
         )
         found = self._row(

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rfm.data.importing.plan import Plan, TablePlan
-from rfm.data.importing.write import Written
+from rfm.data.importing.write import Written, untimed_rows
 
 
-def plan_text(plan: Plan, counts: Mapping[str, int], splits: tuple[str, str]) -> str:
-    """Tables, keys, types, edges and row counts, each decision with its reason."""
+def plan_text(
+    plan: Plan,
+    counts: Mapping[str, int],
+    splits: tuple[str, str],
+    left_out: Mapping[str, str],
+    warnings: Sequence[str],
+) -> str:
+    """Tables, keys, types, edges and row counts, each decision with its reason.
+
+    Args:
+        left_out: tables of the source that the folder has not -> why.
+    """
     lines = []
     for name, table in plan.tables.items():
         part = "" if table.facts.staged.whole else f" (judged by the first {table.facts.rows:,})"
@@ -29,12 +39,19 @@ def plan_text(plan: Plan, counts: Mapping[str, int], splits: tuple[str, str]) ->
     lines += [
         f"  {g.table}.{g.column} -> {' | '.join(g.candidates)}? {g.reason}" for g in plan.ambiguous
     ]
-    lines += [f"warning: {warning}" for warning in plan.warnings]
+    if left_out:
+        lines.append("left out: " + ", ".join(f"{t} ({why})" for t, why in left_out.items()))
+    lines += [f"warning: {warning}" for warning in warnings]
     lines.append(f"validation from {splits[0]}, test from {splits[1]}")
     return "\n".join(lines)
 
 
-def decisions(plan: Plan, written: Mapping[str, Written]) -> dict[str, Any]:
+def decisions(
+    plan: Plan,
+    written: Mapping[str, Written],
+    left_out: Mapping[str, str],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
     """The same for machines, as it is written to `import.yaml`."""
     tables = {
         name: {
@@ -65,7 +82,12 @@ def decisions(plan: Plan, written: Mapping[str, Written]) -> dict[str, Any]:
         {"column": f"{g.table}.{g.column}", "candidates": list(g.candidates), "reason": g.reason}
         for g in plan.ambiguous
     ]
-    return {"tables": tables, "ambiguous": ambiguous, "warnings": list(plan.warnings)}
+    return {
+        "tables": tables,
+        "left_out": dict(left_out),
+        "ambiguous": ambiguous,
+        "warnings": list(warnings),
+    }
 
 
 def write_decisions(path: Path, content: Mapping[str, Any]) -> None:
@@ -74,16 +96,16 @@ def write_decisions(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def losses(plan: Plan, written: Mapping[str, Written]) -> list[str]:
-    """What rows lost or were given, one line each."""
+    """What rows lose or are given, one line each."""
     lines = []
     for name, done in written.items():
         for column, rows in done.lost_links.items():
-            lines.append(f"{name}.{column}: {rows:,} rows point at no row; null now")
+            lines.append(f"{name}.{column}: {rows:,} of {done.rows:,} rows point at no row: null")
         if done.filled_times:
             column = plan.tables[name].time.column
             lines.append(
-                f"{name}.{column}: {done.filled_times:,} of {done.rows:,} rows have no time; they "
-                "have the latest one now, so that nothing sees them early"
+                f"{name}.{column}: {done.filled_times:,} of {done.rows:,} rows have no time: they "
+                "get the latest one, so that nothing sees them early"
             )
     return lines
 
@@ -93,8 +115,8 @@ def _table_lines(table: TablePlan) -> list[str]:
     lines = [f"primary key: {key}: {table.key_reason}"]
     lines.append(f"time column: {table.time.column or 'none'}: {table.time.reason}")
     lines += [f"  not {column}: {why}" for column, why in table.time.refused.items()]
-    if table.time.column and (nulls := table.facts.columns[table.time.column].nulls):
-        lines.append(f"  {nulls:,} rows without a time will have the latest one")
+    if untimed := untimed_rows(table):
+        lines.append(f"  {untimed:,} rows without a time get the latest one")
     for link in table.links:
         lines.append(
             f"foreign key: {link.column} ({', '.join(link.columns)}) -> {link.parent}: "

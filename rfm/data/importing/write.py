@@ -57,11 +57,33 @@ def write_tables(facts: Facts, plan: Plan, folder: Path, work: Path) -> dict[str
         rows.unlink(missing_ok=True)
         if table.key and not _counts_from_zero(table):
             _write_keys(facts, table, ranked[name], folder / "keys" / f"{name}.parquet")
-        filled = 0
-        if table.time.column:
-            filled = table.facts.columns[table.time.column].nulls
-        written[name] = Written(table.facts.rows, _lost(facts, table, path), filled)
+        lost = _lost(facts, table, path)
+        written[name] = Written(table.facts.rows, lost, untimed_rows(table))
     return written
+
+
+def expect_written(facts: Facts, plan: Plan) -> dict[str, Written]:
+    """What `write_tables` would say, as far as the rows tell that were read: of parents of which
+    not all were read, nothing."""
+    expected = {}
+    for name, table in plan.tables.items():
+        lost: dict[str, int] = {}
+        for link in table.links:
+            parent = plan.tables[link.parent].facts
+            if parent.staged.whole:
+                ours = [table.facts.columns[c].at for c in link.columns]
+                theirs = [parent.columns[c].at for c in link.parent_columns]
+                *_, rows, found = facts.contained(
+                    table.facts.path, ours, parent.path, theirs, link.folded
+                )
+                lost |= {link.column: rows - found} if rows > found else {}
+        expected[name] = Written(table.facts.rows, lost, untimed_rows(table))
+    return expected
+
+
+def untimed_rows(table: TablePlan) -> int:
+    """Rows without a time, though their table has them."""
+    return table.facts.columns[table.time.column].nulls if table.time.column else 0
 
 
 def write_manifest(
