@@ -198,7 +198,7 @@ def _read(
             table = narrow_table(opened, table, tables, said.get(name, TableOverride()))
             if not table.readable:
                 why = "; ".join(dict.fromkeys(c.note for c in table.columns if c.note))
-                empty[name] = f"no column can be read: {why or 'it has none'}"
+                empty[name] = f"no column can be read ({why or 'it has none'})"
                 continue
             where, path = options.where.get(name, ""), work / f"{i}.parquet"
             found = stage_table(opened, table, where, limit, path)
@@ -216,7 +216,7 @@ def _read(
         raise ValueError(f"source={opened.shown}: no table has rows; {without}")
     looked = {name: facts.table(name, found) for name, found in staged.items()}
     places = {key: name for key, name in names.items() if name in staged}
-    warnings = tuple(f"{name}: left out, {why}" for name, why in empty.items())
+    warnings = tuple(f"{name}: {why}, left out" for name, why in empty.items())
     return _Read(looked, places, counts, left_out | empty, warnings, seconds), opened.shown
 
 

@@ -47,7 +47,7 @@ def run(source: Path, dry_run: bool, rows: int = 1000) -> Import:
 
 
 WARNINGS = (
-    "empty: left out, has no rows",
+    "empty: has no rows, left out",
     "visits.person_id: 4 of 200 rows point at no row: null",
     "visits.at: 1 of 200 rows have no time: they get the latest one, so that nothing sees them "
     "early",
@@ -61,7 +61,7 @@ def test_a_dry_run_knows_what_the_import_will_warn_of(source: Path) -> None:
     for warning in WARNINGS:
         assert told.plan_text.count(f"warning: {warning}\n") == 1
         assert done.plan_text.count(f"warning: {warning}\n") == 1
-    left_out = "left out: log (by exclude), audit (by overrides), empty (has no rows)\n"
+    left_out = "left out: log: by exclude; audit: by overrides; empty: has no rows\n"
     assert left_out in told.plan_text
     assert left_out in done.plan_text
 

@@ -40,7 +40,7 @@ def plan_text(
         f"  {g.table}.{g.column} -> {' | '.join(g.candidates)}? {g.reason}" for g in plan.ambiguous
     ]
     if left_out:
-        lines.append("left out: " + ", ".join(f"{t} ({why})" for t, why in left_out.items()))
+        lines.append("left out: " + "; ".join(f"{t}: {why}" for t, why in left_out.items()))
     lines += [f"warning: {warning}" for warning in warnings]
     lines.append(f"validation from {splits[0]}, test from {splits[1]}")
     return "\n".join(lines)
