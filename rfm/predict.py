@@ -24,7 +24,7 @@ import yaml
 from rfm.config import setting
 from rfm.data.database import SourceConfig, open_source
 from rfm.data.questions import QuestionSampler
-from rfm.data.schema import words
+from rfm.data.schema import shown_time, words
 from rfm.data.tasks import Task
 from rfm.eval.ask import (
     ANCHOR,
@@ -37,7 +37,7 @@ from rfm.eval.ask import (
 )
 from rfm.eval.backtest import Backtest
 from rfm.eval.explained import explain_answers
-from rfm.eval.posing import is_static, shown_time
+from rfm.eval.posing import is_static
 from rfm.eval.report import PredictionRun, write_report
 from rfm.files import publish
 from rfm.model import RelationalModel

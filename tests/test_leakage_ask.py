@@ -129,3 +129,14 @@ def test_a_label_known_too_late_would_be_noticed(
         for f in (task_shop, folder)
     )
     assert not np.allclose(known.prediction, other.prediction)
+
+
+def test_kinds_that_were_read_stay_while_the_training_period_does(task_shop: Path) -> None:
+    """Those of an anchor within it are of rows until then, though others were known before."""
+    database = open_database(task_shop)
+    known = database.kinds
+    assert as_of(database, database.test_timestamp + 86_400).kinds is known
+    early = as_of(database, database.first_time + 40 * 86_400)
+    rows = early.profiles["orders"]["status"].rows
+    assert 0 < rows == int((database.times("orders") <= early.val_timestamp).sum())
+    assert rows < database.profiles["orders"]["status"].rows

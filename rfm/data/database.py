@@ -96,10 +96,29 @@ class Database:
         yield from read_batches(self.tables[table].path, columns, rows)
 
     @cached_property
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """Of each table with times the earliest and the latest, unix seconds."""
+        timed = [name for name, table in self.tables.items() if table.time_column is not None]
+        times = ((name, self.times(name)) for name in timed)
+        return {name: (int(own.min()), int(own.max())) for name, own in times}
+
+    @property
     def first_time(self) -> int:
         """Earliest time of any row, unix seconds; `STATIC` in a database without times."""
-        timed = [name for name, table in self.tables.items() if table.time_column is not None]
-        return min((int(self.times(name).min()) for name in timed), default=STATIC)
+        return min((first for first, _ in self.spans.values()), default=STATIC)
+
+    @property
+    def last_time(self) -> int:
+        """The latest, likewise."""
+        return max((last for _, last in self.spans.values()), default=STATIC)
+
+    def with_timestamps(self, val: int, test: int) -> Database:
+        """The same tables with other timestamps. What has been read of them goes along: times, and
+        profiles and kinds if the training period stays as it is."""
+        other = replace(self, val_timestamp=val, test_timestamp=test)
+        kept = ["spans", *(["profiles", "kinds"] if val == self.val_timestamp else [])]
+        other.__dict__.update({name: self.__dict__[name] for name in kept if name in self.__dict__})
+        return other
 
     def times(self, table: str) -> npt.NDArray[np.int64]:
         """Unix seconds [n] of the time column, rounded down; `STATIC` without a time column.

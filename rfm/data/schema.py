@@ -87,6 +87,13 @@ def to_seconds(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return np.asarray(array).astype("datetime64[s]").astype("int64")
 
 
+def shown_time(seconds: int) -> str:
+    """Unix seconds as people read them, in UTC; midnight is left out."""
+    if seconds == np.iinfo(np.int64).min:  # of a row without a time
+        return "the beginning"
+    return str(pd.Timestamp(seconds, unit="s")).removesuffix(" 00:00:00")
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Whether an arrow type holds text."""
     return bool(pat.is_string(kind) or pat.is_large_string(kind) or pat.is_string_view(kind))

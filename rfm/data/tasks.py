@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from rfm.data.database import Database, Table
-from rfm.data.schema import suggest
+from rfm.data.schema import shown_time, suggest
 from rfm.data.task_rows import (
     SPLITS,
     Columns,
@@ -293,7 +293,7 @@ def check_seed_times(task: Task) -> None:
     for split in SPLITS:
         rows = task.rows(split)
         before = int((rows.time < first_time).sum())
-        start = pd.Timestamp(first_time, unit="s") if before else pd.NaT
+        start = shown_time(first_time)
         if before and before == len(rows):
             raise ValueError(
                 f"{task.path(split)}: every seed time is before {start}, the first row of "

@@ -17,6 +17,7 @@ from rfm.data.database import Database
 from rfm.data.original_keys import original_keys
 from rfm.data.query import CompiledQuery, compile_text
 from rfm.data.questions import QuestionSampler
+from rfm.data.schema import shown_time
 from rfm.data.task_rows import Ints
 from rfm.eval.asking import open_tuned, schema_seen, seen_before
 from rfm.eval.posing import (
@@ -26,7 +27,6 @@ from rfm.eval.posing import (
     anchor_time,
     as_of,
     pose,
-    shown_time,
 )
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.report_numbers import LABEL

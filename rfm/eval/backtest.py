@@ -11,6 +11,7 @@ import pandas as pd
 
 from rfm.data.database import Database
 from rfm.data.query import CompiledQuery, Entities, Labels, compile_text, labels
+from rfm.data.schema import shown_time
 from rfm.data.task_rows import TaskType, class_name
 from rfm.eval.ask import ANCHOR, AskConfig, answer_frame, ask, listed, what_is_learnt
 from rfm.eval.posing import (
@@ -21,7 +22,6 @@ from rfm.eval.posing import (
     is_static,
     pose,
     pose_rows,
-    shown_time,
 )
 from rfm.eval.report_numbers import LABEL, known, scores, scores_by_time
 from rfm.nn.model import RelationalModel

@@ -20,6 +20,7 @@ import pyarrow as pa
 from rfm.data.database import Database
 from rfm.data.query import CompiledQuery, Counts, Entities, Labels, entities, labels
 from rfm.data.query.compiled import aggregates
+from rfm.data.schema import shown_time
 from rfm.data.task_rows import Ints, TaskRows, TaskSplit, class_name, class_names
 from rfm.data.tasks import Task
 
@@ -72,7 +73,7 @@ def as_of(database: Database, at: int) -> Database:
     val, test = min(database.val_timestamp, at), max(database.test_timestamp, at)
     if (val, test) == (database.val_timestamp, database.test_timestamp):
         return database
-    return replace(database, val_timestamp=val, test_timestamp=test)
+    return database.with_timestamps(val, test)
 
 
 def pose(
@@ -187,10 +188,10 @@ def anchor_time(compiled: CompiledQuery, database: Database, at: Any) -> int:
         if moment.tzinfo is not None:
             moment = moment.tz_convert(None)
         return int(moment.to_datetime64().astype("datetime64[s]").astype("int64"))
-    asked = [aggregate.table for aggregate in aggregates(compiled.bound.target)]
-    timed = [n for n, table in database.tables.items() if table.time_column is not None]
-    latest = [int(database.times(n).max()) for n in [t for t in timed if t in asked] or timed]
-    return max(latest, default=database.test_timestamp)
+    asked = {aggregate.table for aggregate in aggregates(compiled.bound.target)}
+    latest = {name: last for name, (_, last) in database.spans.items()}
+    of_asked = [last for name, last in latest.items() if name in asked]
+    return max(of_asked or latest.values(), default=database.test_timestamp)
 
 
 def past_labels(
@@ -225,10 +226,6 @@ def earlier_anchors(compiled: CompiledQuery, database: Database, at: int) -> Int
             "after they are asked for; ask at a later time (at=), or about a shorter window"
         )
     return at - step * np.arange(1, count + 1, dtype=np.int64)
-
-
-def shown_time(seconds: int) -> str:
-    return str(pd.Timestamp(seconds, unit="s")).removesuffix(" 00:00:00")
 
 
 def _why(asked: Entities) -> str:

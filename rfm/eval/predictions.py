@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import accuracy_score, average_precision_score
 
+from rfm.data.schema import shown_time
 from rfm.data.task_rows import Ints, TaskSplit, TaskType
 from rfm.data.tasks import Task
 from rfm.files import publish
@@ -135,7 +136,7 @@ def align(task: Task, split: TaskSplit, predictions: Predictions) -> npt.NDArray
 
 
 def _show(task: Task, key: Any) -> str:
-    return f"({task.entity_column} {key[0]}, {task.time_column} {pd.Timestamp(key[1], unit='s')})"
+    return f"({task.entity_column} {key[0]}, {task.time_column} {shown_time(key[1])})"
 
 
 def score(task: Task, split: TaskSplit, predictions: Predictions) -> float:

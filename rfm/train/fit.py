@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import yaml
 from lightning import seed_everything
 
@@ -17,6 +16,7 @@ from rfm.config import setting
 from rfm.data.database import Database, open_database
 from rfm.data.query import CompiledQuery, compile_text, write_task
 from rfm.data.questions import QuestionConfig
+from rfm.data.schema import shown_time
 from rfm.data.tasks import Regime, Task, list_tasks, open_task
 from rfm.eval.asking import open_questions
 from rfm.eval.posing import anchor_time, is_static
@@ -107,7 +107,7 @@ def write_query(compiled: CompiledQuery, database: Database, cache: Path) -> Tas
     """
     val, test = split_for(compiled, database)
     manifest = yaml.safe_load((database.folder / "manifest.yaml").read_text(encoding="utf-8"))
-    manifest |= {"val_timestamp": _spelled(val), "test_timestamp": _spelled(test)}
+    manifest |= {"val_timestamp": shown_time(val), "test_timestamp": shown_time(test)}
     content = {name: database.fingerprint(name) for name in database.tables}
     kinds = {name: dict(columns) for name, columns in database.overrides.items()}
     asked = [compiled.text, compiled.name, compiled.task_type]
@@ -119,7 +119,7 @@ def write_query(compiled: CompiledQuery, database: Database, cache: Path) -> Tas
                 text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
                 (unfinished / "manifest.yaml").write_text(text, encoding="utf-8")
                 os.symlink((database.folder / "db").resolve(), unfinished / "db")
-                same = replace(database, val_timestamp=val, test_timestamp=test)
+                same = database.with_timestamps(val, test)
                 written = write_task(compile_text(compiled.text, same), same, unfinished)
                 _log.info("%s", written.words())
     opened = replace(open_database(folder), overrides=database.overrides)
@@ -136,7 +136,3 @@ def split_for(compiled: CompiledQuery, database: Database) -> tuple[int, int]:
     if window <= test - val and window <= last - test:
         return val, test
     return last - 2 * window, last - window
-
-
-def _spelled(seconds: int) -> str:
-    return str(pd.Timestamp(seconds, unit="s"))

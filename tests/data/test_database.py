@@ -419,3 +419,32 @@ def test_long_texts_are_looked_at_in_part(tmp_path: Path) -> None:
     assert database.profiles["pages"]["body"].kind == "text"
     assert database.profiles["pages"]["body"].distinct == 6
     assert len(next(database.batches("pages", ["body"])).column(0)[5].as_py()) == 500_001
+
+
+def test_times_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by the same tables with other timestamps."""
+    frames = {
+        "early": pd.DataFrame({"at": pd.to_datetime(["2020-01-05 00:00", "2020-01-01 12:00"])}),
+        "late": pd.DataFrame({"at": pd.to_datetime(["2020-03-01"])}),
+        "timeless": pd.DataFrame({"x": [1.0]}),
+    }
+    keys = {"early": {"time_col": "at"}, "late": {"time_col": "at"}, "timeless": {}}
+    database = open_database(write_folder(tmp_path / "times", frames, keys))
+    read = list[str]()
+    times = database_module.Database.times
+    monkeypatch.setattr(
+        database_module.Database,
+        "times",
+        lambda self, name: [read.append(name), times(self, name)][1],
+    )
+    span = [int(pd.Timestamp(t).timestamp()) for t in ("2020-01-01 12:00", "2020-03-01")]
+    assert [database.first_time, database.last_time] == span
+    later = database.with_timestamps(database.val_timestamp, span[1])
+    assert [later.first_time, later.last_time] == span
+    assert read == ["early", "late"]
+
+
+def test_without_times_there_is_no_first_and_no_last(tmp_path: Path) -> None:
+    frames = {"timeless": pd.DataFrame({"x": [1.0]})}
+    database = open_database(write_folder(tmp_path / "none", frames, {"timeless": {}}))
+    assert (database.first_time, database.last_time) == (STATIC, STATIC)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 
 from rfm.data.database import Database
@@ -16,6 +15,7 @@ from rfm.data.original_keys import find_row, is_missing, key_of_row, keys_of_row
 from rfm.data.query.compiled import CompiledQuery, label_sql, pieces, select
 from rfm.data.query.run import LIMITS, Limits, run, tables_of
 from rfm.data.query.sql import WhereAt
+from rfm.data.schema import shown_time
 from rfm.data.task_rows import Ints
 
 
@@ -202,7 +202,7 @@ def entities(
     at = {int(r): i for i, r in enumerate(row)}
     out = [r for r in dict.fromkeys(wanted) if r not in at or not asked[at[r]]]
     left_out = {
-        key: "does not fulfil WHERE" if r in at else f"is not there by {_said(time)}"
+        key: "does not fulfil WHERE" if r in at else f"is not there by {shown_time(time)}"
         for r, key in zip(out, keys_of_rows(database, bound.entity, out), strict=True)
     }
     kept = np.array([at[r] for r in dict.fromkeys(wanted) if r in at and asked[at[r]]], np.int64)
@@ -221,10 +221,6 @@ def _row(database: Database, table: str, key: Any) -> int:
             f"{key_of_row(database, table, 0)!r}"
         )
     return row
-
-
-def _said(time: int) -> str:
-    return str(pd.Timestamp(time, unit="s"))
 
 
 def _seconds(values: pa.ChunkedArray | pa.Array) -> Ints:

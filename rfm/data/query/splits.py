@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 
 from rfm.data.database import Database
 from rfm.data.graph import STATIC
 from rfm.data.query.compiled import CompiledQuery
+from rfm.data.schema import shown_time
 from rfm.data.task_rows import SPLITS, Ints, TaskSplit
 
 
@@ -29,7 +29,7 @@ def split_times(
         ValueError: if a window does not fit between the timestamps, or before the last row.
     """
     val, test, delta = database.val_timestamp, database.test_timestamp, compiled.timedelta
-    last = last_time(database)
+    last = database.last_time
     if compiled.kind != "forecast":
         return {"train": _times([val]), "val": _times([test]), "test": _times([max(test, last)])}
     single = compiled.task_type == "recommendation"
@@ -42,7 +42,8 @@ def split_times(
         if begin + delta > end:
             raise ValueError(
                 f"{database.name}: the query looks {_days(delta)} ahead, but from "
-                f"{_said(begin)} there are only {_days(end - begin)} to the {what}, {_said(end)}; "
+                f"{shown_time(begin)} there are only {_days(end - begin)} to the {what}, "
+                f"{shown_time(end)}; "
                 "ask about a shorter window, or set val_timestamp and test_timestamp earlier"
             )
     more = np.arange(num_eval_timestamps, dtype=np.int64) * delta
@@ -64,7 +65,7 @@ def check_times(
     """
     static = compiled.kind != "forecast"
     delta = 0 if static else compiled.timedelta
-    last = max(last_time(database), database.test_timestamp)
+    last = max(database.last_time, database.test_timestamp)
     ends = {"train": database.val_timestamp, "val": database.test_timestamp, "test": last}
     begins = {"train": STATIC, "val": database.val_timestamp, "test": database.test_timestamp}
     for split in SPLITS:
@@ -74,26 +75,16 @@ def check_times(
         if int(given.max()) + delta > ends[split] or (
             not static and int(given.min()) < begins[split]
         ):
-            begin = "the first row" if split == "train" else _said(begins[split])
+            begin = "the first row" if split == "train" else shown_time(begins[split])
             raise ValueError(
-                f"anchor times of {split} are {_said(int(given.min()))} to "
-                f"{_said(int(given.max()))}, wanted such that all labels, {_days(delta)} later, "
-                f"lie between {begin} and {_said(ends[split])}"
+                f"anchor times of {split} are {shown_time(int(given.min()))} to "
+                f"{shown_time(int(given.max()))}, wanted such that all labels, {_days(delta)} "
+                f"later, lie between {begin} and {shown_time(ends[split])}"
             )
-
-
-def last_time(database: Database) -> int:
-    """The latest time of any row, unix seconds; ``STATIC`` in a database without times."""
-    timed = [name for name, table in database.tables.items() if table.time_column is not None]
-    return max((int(database.times(name).max()) for name in timed), default=STATIC)
 
 
 def _times(times: list[int]) -> Ints:
     return np.array(times, dtype=np.int64)
-
-
-def _said(time: int) -> str:
-    return str(pd.Timestamp(time, unit="s")) if time != STATIC else "the beginning"
 
 
 def _days(seconds: int) -> str:

@@ -128,7 +128,7 @@ def test_keys_of_several_columns(tmp_path: Path) -> None:
         assert entities(compiled, database, _AT, keys=[key]).row.tolist() == [0]
     asked = entities(compiled, database, _AT, keys=[(8, _DAYS[2]), (7, _DAYS[1])])
     assert asked.left_out == {
-        (8, _DAYS[2]): "is not there by 2019-06-01 00:00:00",
+        (8, _DAYS[2]): "is not there by 2019-06-01",
         (7, _DAYS[1]): "does not fulfil WHERE",
     }
     assert find_row(database, "customers", (8, _DAYS[0])) == -1
