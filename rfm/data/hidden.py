@@ -29,6 +29,11 @@ class Hidden:
         return cls(ptr, np.concatenate([np.zeros(0, np.int64), *each]))
 
     @property
+    def _keys(self) -> Ints:
+        """Question and row in one number each."""
+        return np.repeat(np.arange(self.ptr.size - 1), np.diff(self.ptr)) << 32 | self.row
+
+    @property
     def most(self) -> int:
         """How many rows are hidden from one question, at most."""
         return int(np.diff(self.ptr).max(initial=0))
@@ -38,8 +43,11 @@ class Hidden:
         if not self.row.size:
             return np.zeros(row.shape, dtype=np.bool_)
         question = np.arange(len(row)).reshape(-1, *(1,) * (row.ndim - 1))
-        owner = np.repeat(np.arange(self.ptr.size - 1), np.diff(self.ptr))
-        return np.isin(question << 32 | row, owner << 32 | self.row) & (row >= 0)
+        return self.among(question, row) & (row >= 0)
+
+    def among(self, question: npt.NDArray[np.integer], row: Ints) -> npt.NDArray[np.bool_]:
+        """Of global rows [n], whether they are hidden from questions [n], by number."""
+        return np.isin(question.astype(np.int64) << 32 | row, self._keys)
 
     def blind(self, seeds: Seeds) -> Seeds:
         """Seeds [n] that do not see these rows, nor what they did not see before."""
@@ -66,8 +74,7 @@ class Hidden:
         count = end - start
         owner = np.repeat(np.arange(group.size), count)
         at = np.arange(owner.size) - np.repeat(np.cumsum(count) - count, count) + start[owner]
-        hidden = np.repeat(np.arange(self.ptr.size - 1), np.diff(self.ptr)) << 32 | self.row
-        kept = ~np.isin(owner << 32 | row[at], hidden)
+        kept = ~self.among(owner, row[at])
         at, owner = at[kept], owner[kept]
         own = LabelHistory(owner, history.known[at], history.asked[at], history.outcome[at])
         return own, np.where(group >= 0, np.arange(group.size), -1)

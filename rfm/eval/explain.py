@@ -14,7 +14,7 @@ it, it should be higher still without them; and that they are old cannot be chec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +26,11 @@ from rfm.data.laid import LaidTask
 from rfm.data.serialise import TokenIds
 from rfm.data.task_rows import Ints, TaskSplit
 from rfm.data.tasks import Regime
+from rfm.eval.explain_blanks import SomeRows
 from rfm.eval.explain_links import explain_links
-from rfm.eval.explain_occlusion import Asked, Situation
+from rfm.eval.explain_occlusion import Asked, Situation, Without
 from rfm.eval.explain_parts import Key, Looked, Part, split_moves
-from rfm.eval.explain_rows import QUESTION, Layout, MeanStates, SomeRows
+from rfm.eval.explain_rows import QUESTION, Layout, MeanStates, walk
 from rfm.eval.explain_signals import Explanation as Explanation
 from rfm.eval.explain_signals import Signal as Signal
 from rfm.eval.explain_words import Facts, doubt, expected_change, path_words, say, table_at
@@ -113,35 +114,33 @@ class Explainer:
             parts = [self._explain(at[i : i + _AT_ONCE]) for i in range(0, len(at), _AT_ONCE)]
         return tuple(one for part in parts for one in part)
 
-    def ask(self, at: Sequence[int]) -> list[Asked]:
+    def ask(self, at: Sequence[int]) -> Sequence[Asked]:
         """Rows ``at`` of the split as questions."""
         with torch.no_grad(), evaluating(self.asker.model):
-            return [one.asked for one in self._look(at)[0]]
+            return self._look(at)[0].asked
 
-    def _look(self, at: Sequence[int]) -> tuple[list[Looked], Examined]:
+    def _look(self, at: Sequence[int]) -> tuple[Looked, Examined]:
         """The questions as the backbone, and as the head, sees them; with the classes chosen."""
-        asker, model, looked, parts = self.asker, self.asker.model, list[Looked](), []
-        cutoffs = asker.task.cutoffs(self.split, self.regime)
-        for number, cutoff in zip(asker.number(self.split)[at], cutoffs[at], strict=True):
-            asked = Asked(int(number), int(cutoff), int(asker.rows.entity[number]), 0)
-            batch = self.situation.laid.batch(*asked.times(1), 0, 0)
-            batch = batch.to(next(model.parameters()).device)
-            rows = model.backbone.encode(batch)
-            parts.append(model.examine(batch, model.backbone.relate(batch, rows)))
-            looked.append(Looked(asked, batch, rows))
-        seen = Examined.join(parts)
-        chosen = self.situation.choose(seen)
-        looked = [
-            replace(one, asked=replace(one.asked, chosen=own))
-            for one, own in zip(looked, chosen.tolist(), strict=True)
-        ]
-        return looked, seen
+        asker, model, laid = self.asker, self.asker.model, self.situation.laid
+        number = asker.number(self.split)[at]
+        cutoff = asker.task.cutoffs(self.split, self.regime)[at]
+        seen = laid.sample(number, cutoff, 0, 0, NOTHING)[1]
+        batch = laid.batch(number, cutoff, 0, 0).to(next(model.parameters()).device)
+        rows, path = model.backbone.encode(batch), walk(seen)
+        examined = model.examine(batch, model.backbone.relate(batch, rows))
+        told, chosen = batch.told.cpu().numpy(), self.situation.choose(examined).tolist()
+        asked = []
+        for i, own in enumerate(np.flatnonzero(seen.seed == i) for i in range(len(at))):
+            facts = int(number[i]), int(cutoff[i]), int(asker.rows.entity[number[i]]), told[i]
+            asked.append(Asked(*facts, seen.row[own], [path[node] for node in own], chosen[i]))
+        return Looked(asked, seen, path, batch, rows), examined
 
     def _explain(self, at: Sequence[int]) -> list[Explanation]:
         situation, model = self.situation, self.asker.model
         with torch.no_grad():
             looked, seen = self._look(at)
-        chosen = torch.tensor([one.asked.chosen for one in looked], device=seen.told.device)
+        asked = looked.asked
+        chosen = torch.tensor([one.chosen for one in asked], device=seen.told.device)
         points, draws = self.config.points, situation.shown
         moves = HeadMoves.mean(
             [split_by_head(model, shown, seen, chosen, points) for shown in draws]
@@ -150,22 +149,19 @@ class Explainer:
             answer = self._raw(situation.read(seen, chosen))
         score = moves.baseline.sigmoid() if seen.classes else moves.baseline
         baseline = self._raw(score.double().cpu().numpy())
-        parts = [
-            split_moves(model, situation.laid, self.means, one, moves, i)
-            for i, one in enumerate(looked)
-        ]
+        parts = split_moves(model, situation.laid, self.means, looked, moves)
         named = [
-            {key: situation.name_rows(one.asked, *key) for key in self._strongest(own)}
-            for one, own in zip(looked, parts, strict=True)
+            {key: situation.name_rows(one, *key) for key in self._strongest(own)}
+            for one, own in zip(asked, parts, strict=True)
         ]
-        changed = self._occlude([one.asked for one in looked], answer, named)
+        changed = self._occlude(asked, answer, named)
         return [
             self._explanation(
-                one.asked,
+                one,
                 (float(answer[i]), float(baseline[i])),
-                self._signals(one.asked, parts[i], named[i], changed[i]),
+                self._signals(one, parts[i], named[i], changed[i]),
             )
-            for i, one in enumerate(looked)
+            for i, one in enumerate(asked)
         ]
 
     def _explanation(
@@ -200,19 +196,20 @@ class Explainer:
         named: Sequence[dict[Key, Ints]],
     ) -> list[dict[Key, float]]:
         """By how much each answer changes if rows, or one column of them, were not there."""
-        situation, which, parts = self.situation, list[tuple[int, Key]](), list[Examined]()
+        situation, which, without = self.situation, list[tuple[int, Key]](), list[Without]()
         for i, (one, own) in enumerate(zip(asked, named, strict=True)):
-            keys = list(own)[: self.config.checked]
-            deleted = [key for key in keys if key[1] < 0 and own[key].size]
-            if deleted:
-                parts.append(situation.see_without_rows(one, [own[key] for key in deleted]))
-            nulled = [key for key in keys if key[1] >= 0 and (own[key].size or not key[0])]
-            parts += [situation.see_without_column(one, *key) for key in nulled]
-            which += [(i, key) for key in [*deleted, *nulled]]
+            for (path, column), rows in list(own.items())[: self.config.checked]:
+                if column < 0 and rows.size:
+                    without.append(Without(one, hidden=rows))
+                elif column >= 0 and (rows.size or not path):
+                    without.append(situation.without_column(one, path, column))
+                else:
+                    continue
+                which.append((i, (path, column)))
         found: list[dict[Key, float]] = [{} for _ in asked]
-        if not parts:
+        if not without:
             return found
-        seen = Examined.join(parts)
+        seen = situation.see(without)
         chosen = torch.tensor([asked[i].chosen for i, _ in which], device=seen.told.device)
         with torch.no_grad():
             value = self._raw(situation.read(seen, chosen))

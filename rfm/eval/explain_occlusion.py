@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rfm.data.batch import EpisodeBatch
 from rfm.data.hidden import NOTHING, Hidden
 from rfm.data.laid import LaidTask
 from rfm.data.task_rows import Ints
-from rfm.eval.explain_rows import QUESTION, EdgePath, SomeRows, leads_to_labels, walk
+from rfm.eval.explain_blanks import SomeRows, blank
+from rfm.eval.explain_rows import QUESTION, EdgePath, leads_to_labels
 from rfm.nn.attribution import scores
 from rfm.nn.in_context import Examined
 from rfm.nn.model import RelationalModel
@@ -23,19 +23,38 @@ MOST = 64  # rows that one signal names: as many as the means that are told are 
 _AT_ONCE = 64  # answers
 
 
+def _no_rows() -> Ints:
+    return np.zeros(0, dtype=np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """One question about an entity: the row of the task, by number, and its cutoff. chosen: the
+    """One question about an entity: the row of the task, by number, and its cutoff. told [F]: what
+    it is told. row [n], path: the global rows that it sees, and how they are reached. chosen: the
     class whose odds are looked at."""
 
     number: int
     cutoff: int
     entity: int
-    chosen: int
+    told: npt.NDArray[np.float32]
+    row: Ints
+    path: Sequence[EdgePath]
+    chosen: int = 0
 
-    def times(self, count: int) -> tuple[Ints, Ints]:
-        """It, so many times."""
-        return np.full(count, self.number), np.full(count, self.cutoff)
+    def sees(self, path: EdgePath) -> Ints:
+        """Global rows at the end of a path, at most ``MOST``."""
+        return self.row[[one == path for one in self.path]][:MOST]
+
+
+@dataclass(frozen=True, eq=False)
+class Without:
+    """A question that does not see some global rows; that is told nothing of a column at the end of
+    a path; or to which some rows are null in that column."""
+
+    asked: Asked
+    hidden: Ints = field(default_factory=_no_rows)
+    subject: tuple[EdgePath, int] = ((), -1)
+    null: Ints = field(default_factory=_no_rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,39 +87,39 @@ class Situation:
     def without_rows(self, asked: Asked, hidden: Sequence[Ints]) -> npt.NDArray[np.float64]:
         """[V] answers to a question if each time some global rows were not there, for the question
         itself and what it is told of (the examples keep theirs)."""
-        seen = self.see_without_rows(asked, hidden)
+        seen = self.see([Without(asked, rows) for rows in hidden])
         return self.read(seen, torch.full_like(seen.told[:, 0], asked.chosen).long())
 
-    @torch.no_grad()
-    def see_without_rows(self, asked: Asked, hidden: Sequence[Ints]) -> Examined:
-        """The same questions [V], as the head sees them."""
-        parts = []
-        for start in range(0, len(hidden), _AT_ONCE):
-            some = Hidden.of(hidden[start : start + _AT_ONCE])
-            number, cutoff = asked.times(some.ptr.size - 1)
-            parts.append(self._examine(self.laid.batch(number, cutoff, 0, 0, some)))
-        return Examined.join(parts)
+    def without_column(self, asked: Asked, path: EdgePath, column: int) -> Without:
+        """The question if one column were null in the rows at the end of a path. Past labels leave
+        the component with their rows, which still count in what is told."""
+        start = int(self.laid.store.graph.table_start[self.laid.task.entity_table])
+        rows = asked.sees(path) if path else np.array([start + asked.entity])
+        if leads_to_labels(self.laid, path):
+            return Without(asked, hidden=rows, subject=(path, column))
+        return Without(asked, null=rows, subject=(path, column))
 
     @torch.no_grad()
-    def see_without_column(self, asked: Asked, path: EdgePath, column: int) -> Examined:
-        """A question [1] if one column were null in the rows at the end of a path, as the head sees
-        it. Past labels leave the component with their rows, which still count in what is told."""
-        laid, (number, cutoff) = self.laid, asked.times(1)
-        told = torch.from_numpy(laid.told(number, cutoff))
-        told[:, [subject == (path, column) for subject in laid.told.subjects]] = 0  # as of nulls
-        rows = self._sampled(asked, path)
-        if leads_to_labels(laid, path):
-            batch = laid.batch(number, cutoff, 0, 0, Hidden.of([rows]))
-        else:
-            if not path:
-                start = int(laid.store.graph.table_start[laid.task.entity_table])
-                rows = np.array([start + asked.entity])
-            laid = laid.reading(self.rows.without(rows, column), 0)
-            batch = laid.batch(number, cutoff, 0, 0)
-        return self._examine(replace(batch, told=told))
+    def see(self, asked: Sequence[Without]) -> Examined:
+        """Questions [V] as the head sees them."""
+        spans = (asked[start : start + _AT_ONCE] for start in range(0, len(asked), _AT_ONCE))
+        return Examined.join([self._examine(span) for span in spans])
 
-    def _examine(self, batch: EpisodeBatch) -> Examined:
-        batch = batch.to(next(self.model.parameters()).device)
+    def _examine(self, asked: Sequence[Without]) -> Examined:
+        laid, hidden = self.laid, Hidden.of([one.hidden for one in asked])
+        number = np.array([one.asked.number for one in asked])
+        cutoff = np.array([one.asked.cutoff for one in asked])
+        batch = laid.batch(number, cutoff, 0, 0, hidden)
+        told = batch.told.clone()
+        for v, one in enumerate(asked):
+            if one.subject[1] >= 0:  # as of nulls
+                is_it = [subject == one.subject for subject in laid.told.subjects]
+                told[v] = torch.from_numpy(np.where(is_it, 0, one.asked.told))
+        seen = laid.sample(number, cutoff, 0, 0, hidden)[1]
+        node = np.flatnonzero(Hidden.of([one.null for one in asked]).among(seen.seed, seen.row))
+        column = np.array([one.subject[1] for one in asked])[seen.seed[node]]
+        batch = blank(batch, laid.store, self.rows, node, (seen.row[node], column))
+        batch = replace(batch, told=told).to(next(self.model.parameters()).device)
         return self.model.examine(batch, self.model.backbone(batch))
 
     def name_rows(self, asked: Asked, path: EdgePath, column: int) -> Ints:
@@ -117,14 +136,12 @@ class Situation:
                 return np.zeros(0, np.int64)
             return laid.first + laid.told.labels(path, asked.entity, asked.cutoff)[::-1][:MOST]
         if path[0] % 2 or len(path) > 2 or not children.is_there(entity, cutoff, NOTHING)[0]:
-            return self._sampled(asked, path)
+            return asked.sees(path)
         child = children.latest(path[0] // 2, entity, cutoff, NOTHING)[0][0]
         child = child[child >= 0]
         if len(path) == 1:
             return np.asarray(child[self._is_known(child, column)], dtype=np.int64)
-        return (
-            self._sampled(asked, path) if not path[1] % 2 else self._parents(child, path[1], cutoff)
-        )
+        return asked.sees(path) if not path[1] % 2 else self._parents(child, path[1], cutoff)
 
     def _parents(self, child: Ints, edge: int, cutoff: Ints) -> Ints:
         graph = self.laid.store.graph
@@ -146,14 +163,9 @@ class Situation:
             return ~np.isnan(table.values(local, column))
         return np.asarray(table.cells[local, column] >= 0)
 
-    def _sampled(self, asked: Asked, path: EdgePath) -> Ints:
-        seen = self.laid.sample(*asked.times(1), 0, 0, NOTHING)[1]
-        return seen.row[[one == path for one in walk(seen)]][:MOST]
-
     def all_rows(self, asked: Asked) -> Ints:
         """All global rows that a question knows of, but for itself and its entity."""
-        seen = self.laid.sample(*asked.times(1), 0, 0, NOTHING)[1]
-        beyond = [path not in ((), QUESTION) for path in walk(seen)]
+        beyond = [path not in ((), QUESTION) for path in asked.path]
         paths = dict.fromkeys(path for path, _ in self.laid.told.subjects)
         told = [self.name_rows(asked, path, -1) for path in paths]
-        return np.unique(np.concatenate([seen.row[beyond], *told]))
+        return np.unique(np.concatenate([asked.row[beyond], *told]))

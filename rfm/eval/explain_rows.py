@@ -12,91 +12,15 @@ import torch
 from torch import Tensor
 
 from rfm.data.batch import EpisodeBatch
-from rfm.data.cached import EncodedRows, RowStates
 from rfm.data.laid import LaidTask
 from rfm.data.sampler import Subgraph
-from rfm.data.serialise import REMOVED, VISIBLE, TokenIds, serialise
-from rfm.data.store import RowStore
 from rfm.data.task_rows import Ints
-from rfm.eval.row_cache import encode_rows
 from rfm.nn.backbone import Rows
-from rfm.nn.row_encoder import RowEncoder
 
 EdgePath: TypeAlias = tuple[int, ...]
 """Types of the edges walked from the entity, as ``Told.subjects`` has it."""
 QUESTION: EdgePath = (-1,)
 KNOWN, LABEL = 0, 1  # columns of the task's own table
-
-
-class SomeRows:
-    """States of a database's rows (``RowStates``): those that are kept on disk, or encoded anew,
-    perhaps with some cells out of sight.
-
-    Args:
-        kept: states, and the database's number there; none: all rows are encoded.
-        removed: (global row, column) of cells that are out of sight.
-    """
-
-    def __init__(
-        self,
-        encoder: RowEncoder,
-        store: RowStore,
-        ids: TokenIds,
-        max_tokens: int,
-        kept: tuple[RowStates, int] | None,
-        removed: tuple[tuple[int, int], ...] = (),
-    ) -> None:
-        self.encoder, self.store, self.ids, self.max_tokens = encoder, store, ids, max_tokens
-        self.kept, self.removed = kept, removed
-
-    def without(self, rows: Ints, column: int) -> SomeRows:
-        """The same, with one column of some more global rows out of sight."""
-        more = (*self.removed, *((row, column) for row in rows.tolist()))
-        return SomeRows(self.encoder, self.store, self.ids, self.max_tokens, self.kept, more)
-
-    @property
-    def width(self) -> int:
-        return self.encoder.width
-
-    def has(self, source: int, rows: Ints) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        return np.ones(rows.size, dtype=np.bool_)
-
-    def __call__(self, source: int, rows: Ints) -> EncodedRows:
-        anew = np.isin(rows, [row for row, _ in self.removed])
-        if self.kept is None:
-            anew[:] = True
-        parts = list[tuple[Ints, EncodedRows]]()
-        if self.kept is not None and not anew.all():
-            at = np.flatnonzero(~anew)
-            parts.append((at, self.kept[0](self.kept[1], rows[at])))
-        table = self.store.graph.table_of(rows)
-        for t in np.unique(table[anew]):
-            at = np.flatnonzero(anew & (table == t))
-            parts.append((at, self._encode(int(t), rows[at])))
-        state = np.zeros((rows.size, self.width), dtype=np.float32)
-        for at, part in parts:
-            state[at] = part.state
-        return EncodedRows(
-            state,
-            np.concatenate([np.zeros(0, np.int64), *(at[part.row] for at, part in parts)]),
-            np.concatenate([np.zeros(0, np.int64), *(part.column for _, part in parts)]),
-            np.concatenate([np.zeros((0, self.width), np.float32), *(p.cell for _, p in parts)]),
-        )
-
-    @torch.no_grad()
-    def _encode(self, table: int, rows: Ints) -> EncodedRows:
-        """Global rows of one table."""
-        columns = len(self.store.tables[table].columns)
-        fate = np.full((rows.size, columns), VISIBLE, dtype=np.uint8)
-        for row, column in self.removed:
-            if (rows == row).any():  # else it may be of a table with fewer columns
-                fate[rows == row, column] = REMOVED
-        tokens = serialise(self.store, rows, fate, self.ids, self.max_tokens, 0)
-        device = next(self.encoder.parameters()).device
-        states = encode_rows(self.encoder, tokens, columns, device)
-        at, where = np.nonzero(~np.isnan(states[:, 1:, 0]))
-        cell = states[at, 1 + where].astype(np.float32)
-        return EncodedRows(states[:, 0].astype(np.float32), at, where, cell)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +49,11 @@ class Layout:
         table = laid.store.graph.table_of(row)
         table[: batch.num_seeds] = -1
         return cls(row, table, column)
+
+    def take(self, row: Tensor, cell: Tensor) -> Layout:
+        """Some of the rows, and of the cells."""
+        at = row.cpu().numpy()
+        return Layout(self.row[at], self.table[at], self.column[cell.cpu().numpy()])
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,12 +108,13 @@ def leads_to_labels(laid: LaidTask, path: EdgePath) -> bool:
 
 
 def walk(seen: Subgraph) -> list[EdgePath]:
-    """How each row [R] of one question's component was reached from the entity."""
+    """How each row [R] of some questions' components was reached from its question's entity."""
     paths: list[EdgePath] = [QUESTION for _ in range(seen.row.size)]
+    questions = int((seen.hop == 0).sum())
     asker, first = seen.edge_index[1].tolist(), set[int]()
     for e, row in enumerate(seen.edge_index[0].tolist()):
-        if row and row not in first:
+        if row >= questions and row not in first:
             first.add(row)
             before = paths[asker[e]]
-            paths[row] = () if asker[e] == 0 else (*before, int(seen.edge_type[e]))
+            paths[row] = () if asker[e] < questions else (*before, int(seen.edge_type[e]))
     return paths

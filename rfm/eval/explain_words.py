@@ -44,11 +44,10 @@ class Facts:
     def of(
         cls, asker: ZeroShot, situation: Situation, asked: Asked, unit: tuple[float, float]
     ) -> Facts:
-        told = situation.laid.told(*asked.times(1))[0]
         usual = situation.shown[0].told.cpu().numpy()
-        apart = (told - usual.mean(0)) / np.maximum(usual.std(0), 1e-6)
+        apart = (asked.told - usual.mean(0)) / np.maximum(usual.std(0), 1e-6)
         now = int(asker.rows.time[asked.number])
-        return cls(situation.laid, asked.entity, now, asked.cutoff, told, apart, unit)
+        return cls(situation.laid, asked.entity, now, asked.cutoff, asked.told, apart, unit)
 
 
 def table_at(laid: LaidTask, path: EdgePath) -> int:

@@ -1,8 +1,8 @@
 """What moved an answer: gradient x (input - baseline), of what the head sees and of what the
 backbone makes it of.
 
-Legend: Q questions, F told numbers, P = 3 D numbers of a state, U distinct rows, C cells, I points
-of a path.
+Legend: Q questions, F told numbers, P = 3 D numbers of a state, R nodes, C cells, I points of a
+path.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rfm.data.batch import TOLD_KINDS, EpisodeBatch
 from rfm.nn.backbone import Rows
+from rfm.nn.cell_attention import Cells
 from rfm.nn.in_context import Examined, bin_edges
 from rfm.nn.model import RelationalModel
 
@@ -103,6 +104,20 @@ def _mean_question(shown: Examined, asked: Examined) -> Examined:
     )
 
 
+def each_its_own(batch: EpisodeBatch, rows: Rows) -> tuple[EpisodeBatch, Rows, Tensor]:
+    """The same with a row for each node, so that questions which see the same row tell it apart;
+    and which cell each cell [C] was."""
+    ends_2R = torch.searchsorted(rows.cells.row, torch.stack([batch.row, batch.row + 1]))
+    count_R, node_R = ends_2R[1] - ends_2R[0], torch.arange(batch.row.shape[0])
+    owner_C = torch.repeat_interleave(node_R.to(batch.row.device), count_R)
+    before_R = count_R.cumsum(0) - count_R
+    at_C = torch.arange(owner_C.shape[0], device=owner_C.device) + (ends_2R[0] - before_R)[owner_C]
+    cells = rows.cells
+    own = Cells(cells.state[at_C], cells.name[at_C], cells.feature[at_C], owner_C)
+    apart = replace(batch, row=node_R.to(batch.row.device))
+    return apart, replace(rows, row=rows.row[batch.row], cells=own), at_C
+
+
 def split_by_rows(
     model: RelationalModel,
     batch: EpisodeBatch,
@@ -110,12 +125,13 @@ def split_by_rows(
     baseline: Rows,
     pull: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Gradient x (state - baseline) of the distinct rows [U] and of the cells [C] of one question,
-    as far as they pull what the head sees.
+    """Gradient x (state - baseline) of the rows [R] and of the cells [C] of questions, as far as
+    they pull what the head sees.
 
     Args:
-        rows: as the backbone encodes them. baseline: the same, but for mean states.
-        pull: the gradients of the score by the question's state [1, P] and by what is expected [1].
+        batch, rows: see ``each_its_own``. baseline: the same, but for mean states.
+        pull: the gradients of the scores by the questions' states [Q, P] and by what is expected
+            [Q].
     """
     row, state, feature = (
         x.detach().requires_grad_() for x in (rows.row, rows.cells.state, rows.cells.feature)
@@ -130,7 +146,7 @@ def split_by_rows(
         torch.zeros_like(x) if g is None else g
         for g, x in zip(found, (row, state, feature), strict=True)
     ]
-    of_row_U = (gradient[0] * (row - baseline.row)).sum(1)
+    of_row_R = (gradient[0] * (row - baseline.row)).sum(1)
     of_cell_C = (gradient[1] * (state - baseline.cells.state)).sum(1)
     of_cell_C = of_cell_C + (gradient[2] * (feature - baseline.cells.feature)).sum(1)
-    return of_row_U.detach(), of_cell_C.detach()
+    return of_row_R.detach(), of_cell_C.detach()

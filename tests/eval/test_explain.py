@@ -15,6 +15,7 @@ from rfm.data.hidden import NOTHING
 from rfm.data.serialise import value_features
 from rfm.data.tasks import Regime
 from rfm.eval.explain import ExplainConfig, Explainer, explain
+from rfm.eval.explain_occlusion import Without
 from rfm.eval.explain_parts import split_moves
 from rfm.eval.explain_rows import LABEL, QUESTION, Layout, walk
 from rfm.eval.explain_words import path_words, table_at
@@ -127,12 +128,12 @@ def test_a_column_is_out_of_sight_and_the_others_are_not(
     asker = opened(model, task_shop, task_cache, "buys")
     situation = Explainer(asker, "test", "rolling", 24, 0, SOME).situation
     (asked,) = Explainer(asker, "test", "rolling", 24, 0, SOME).ask([0])
-    told = torch.from_numpy(situation.laid.told(*asked.times(1)))
+    told = torch.from_numpy(asked.told)[None]
     subjects = situation.laid.told.subjects
     seen = 0
     for path, column in {subject for subject in subjects if subject[1] >= 0}:
         own = torch.tensor([subject == (path, column) for subject in subjects])
-        other = situation.see_without_column(asked, path, column)
+        other = situation.see([situation.without_column(asked, path, column)])
         assert (other.told[:, own] == 0).all()
         torch.testing.assert_close(other.told[:, ~own], told[:, ~own])
         seen += int((told[:, own] != 0).any())
@@ -169,7 +170,7 @@ def test_what_moved_an_answer_adds_up(
         explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
         with torch.no_grad():
             looked, seen = explainer._look([0])
-        chosen, shown = torch.tensor([looked[0].asked.chosen]), explainer.situation.shown[0]
+        chosen, shown = torch.tensor([looked.asked[0].chosen]), explainer.situation.shown[0]
         moves = split_by_head(model, shown, seen, chosen, 64)
         total = moves.told.sum() + moves.state.sum() + moves.expected.sum()
         torch.testing.assert_close(
@@ -189,7 +190,7 @@ def test_states_are_shared_out_among_rows_and_cells(
         looked, seen = explainer._look([0, 1])
     situation, chosen = explainer.situation, torch.zeros(2, dtype=torch.int64)
     moves = split_by_head(model, situation.shown[0], seen, chosen, 4)
-    parts = split_moves(model, situation.laid, explainer.means, looked[1], moves, 1)
+    parts = split_moves(model, situation.laid, explainer.means, looked, moves)[1]
     shared = sum(abs(part.states) for part in parts.values())
     assert shared == pytest.approx(abs(float(moves.state[1] + moves.expected[1])), rel=1e-4)
     columns = {key for key, part in parts.items() if part.states and key[1] >= 0}
@@ -204,8 +205,8 @@ def test_cells_and_paths_are_where_they_are_said_to_be(
     asker = opened(model, task_shop, task_cache, "buys", cached)
     explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
     laid, (asked,) = explainer.situation.laid, explainer.ask([2])
-    seen = laid.sample(*asked.times(1), 0, 0, NOTHING)[1]
-    batch = laid.batch(*asked.times(1), 0, 0)
+    times = np.array([asked.number]), np.array([asked.cutoff])
+    seen, batch = laid.sample(*times, 0, 0, NOTHING)[1], laid.batch(*times, 0, 0)
     with torch.no_grad():
         rows = model.backbone.encode(batch)
     layout, graph = Layout.of(laid, batch, rows, seen), laid.store.graph
@@ -237,9 +238,7 @@ def test_what_is_deleted_changes_answers_as_a_database_without_it(
     whole, none = situation.without_rows(asked, [every[:0], every])
     assert whole == pytest.approx(explainer.explain([0])[0].answer, abs=1e-5)
     assert abs(whole - none) > 1e-3
-    batch = situation.laid.batch(*asked.times(1), 0, 0)
-    left = situation.laid.sample(*asked.times(1), 0, 0, NOTHING)[1]
-    assert batch.row.numel() == left.row.size > 2
+    assert asked.row.size > 2
 
 
 def test_a_cell_out_of_sight_is_as_a_null(
@@ -251,7 +250,7 @@ def test_a_cell_out_of_sight_is_as_a_null(
     first = explainer.first_row("customers")
     filled = np.flatnonzero(store.tables[0].cells[0] != -1)
     whole = rows(0, np.array([first, first + 1]))
-    less = rows.without(np.array([first]), int(filled[0]))(0, np.array([first, first + 1]))
+    less = rows.encode(np.array([first, first + 1]), np.array([filled[0], -1]))
     assert set(zip(whole.row, whole.column, strict=True)) - set(
         zip(less.row, less.column, strict=True)
     ) == {(0, filled[0])}
@@ -259,9 +258,45 @@ def test_a_cell_out_of_sight_is_as_a_null(
     assert np.abs(whole.state[0] - less.state[0]).max() > 1e-3
     (asked,), chosen = explainer.ask([0]), torch.ones(1, dtype=torch.int64)
     answer = explainer.situation.without_rows(asked, [np.zeros(0, np.int64)])[0]
-    other = explainer.situation.see_without_column(asked, (), int(filled[0]))
+    without = explainer.situation.without_column(asked, (), int(filled[0]))
+    other = explainer.situation.see([without])
     with torch.no_grad():
         assert abs(explainer.situation.read(other, chosen)[0] - answer) > 1e-6
+
+
+def test_questions_are_the_same_alone_and_among_others(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    asker = opened(model, task_shop, task_cache, "buys")
+    explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
+    together = explainer.explain(range(6))
+    for i, one in enumerate(together):
+        (alone,) = explainer.explain([i])
+        assert one.answer == pytest.approx(alone.answer, abs=1e-5)
+        for a, b in zip(one.signals, alone.signals, strict=True):
+            assert (a.path, a.column, a.rows, a.words) == (b.path, b.column, b.rows, b.words)
+            assert a.weight == pytest.approx(b.weight, abs=1e-4)
+            assert a.occluded == pytest.approx(b.occluded, abs=1e-4)
+
+
+def test_what_is_null_to_one_question_is_not_to_others(
+    model: RelationalModel, task_shop: Path, task_cache: Path
+) -> None:
+    asker = opened(model, task_shop, task_cache, "buys")
+    explainer = Explainer(asker, "test", "rolling", 24, 0, SOME)
+    situation, asked = explainer.situation, explainer.ask(range(4))
+    subjects = dict.fromkeys(s for s in situation.laid.told.subjects if s[1] >= 0)
+    without = [Without(one) for one in asked]
+    without += [situation.without_column(one, *s) for one in asked for s in subjects]
+    without += [Without(one, hidden=one.row[2:4]) for one in asked]
+    together, differ = situation.see(without), 0
+    for v, one in enumerate(without):
+        alone = situation.see([one])
+        torch.testing.assert_close(together.told[v : v + 1], alone.told)
+        torch.testing.assert_close(together.state[v : v + 1], alone.state, atol=2e-3, rtol=1e-3)
+        whole = together.state[next(i for i, own in enumerate(asked) if own is one.asked)]
+        differ += int(not torch.allclose(together.state[v], whole, atol=1e-2))
+    assert differ > len(without) // 3
 
 
 def test_the_cache_hardly_matters_and_draws_are_averaged(
