@@ -7,7 +7,6 @@ card; ``from_pretrained`` needs nothing else: no Lightning, no network.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 import safetensors.torch
 import tokenizers
 import torch
-from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import BartConfig, BartModel
@@ -28,11 +27,11 @@ from rfm.files import publish
 from rfm.nn.backbone import Backbone, BackboneConfig, States
 from rfm.nn.heads import EntityHead, HeadConfig, LinkHead, make_head
 from rfm.nn.in_context import Examined, InContextHead
+from rfm.nn.model_folder import CARD, CONFIG, TOKENIZER, WEIGHTS, find_model
 from rfm.nn.objectives import Link, Loss, MaskedRow, quantile_loss
 from rfm.nn.row_encoder import RowEncoder
 
 M = TypeVar("M", bound="RelationalModel")
-WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
 
 
 @dataclass(frozen=True)
@@ -214,20 +213,7 @@ class RelationalModel(nn.Module, PyTorchModelHubMixin):
         Raises:
             ValueError: if there is none, or a file of it is missing or truncated.
         """
-        folder = Path(folder_or_id)
-        if not folder.is_dir():
-            offline = local_files_only or os.environ.get("HF_HUB_OFFLINE") == "1"
-            try:
-                folder = Path(
-                    snapshot_download(
-                        str(folder_or_id), revision=revision, local_files_only=offline
-                    )
-                )
-            except Exception as error:
-                raise ValueError(
-                    f"checkpoint '{folder_or_id}' is neither a local folder nor to be had from "
-                    f"the Hub: {error}"
-                ) from error
+        folder = find_model(folder_or_id, revision, local_files_only)
         return read_model(folder, device, cls)
 
 
@@ -243,14 +229,8 @@ def read_model(folder: Path, device: str, kind: type[M]) -> M:
     """The model saved in a local folder, as an object of the given class.
 
     Raises:
-        ValueError: if a file is missing, truncated, or of another architecture.
+        ValueError: if a file is truncated, or of another architecture.
     """
-    missing = [f for f in (CONFIG, WEIGHTS, TOKENIZER) if not (folder / f).is_file()]
-    if missing:
-        raise ValueError(
-            f"checkpoint {folder} lacks {', '.join(missing)}: copy the whole folder that "
-            "save_pretrained wrote (a run keeps it under <run_dir>/model)"
-        )
     described = _read_config(folder / CONFIG)
     tokenizer, words = _read_tokenizer(folder / TOKENIZER)
     try:

@@ -16,7 +16,7 @@ import yaml
 
 from rfm.config import config_yaml, save_config
 from rfm.files import file_hash, publish
-from rfm.nn.model import WEIGHTS
+from rfm.nn.model_folder import WEIGHTS
 
 _PACKAGES = (
     "rfm", "torch", "lightning", "torch-geometric", "transformers", "tokenizers", "relbench",
