@@ -35,8 +35,8 @@ from rfm.data.schema import suggest
 from rfm.data.task_rows import TASK_TYPES, TaskType
 from rfm.data.tasks import Regime, Task, check_seed_times, open_task
 from rfm.eval.predictions import METRICS, score
+from rfm.train.process import quieten
 from rfm.train.run_dir import versions
-from rfm.train.trainer import quieten
 
 LINK_TYPES: tuple[TaskType, ...] = ("recommendation",)
 ENTITY_TYPES = tuple(kind for kind in TASK_TYPES if kind not in LINK_TYPES)

@@ -21,7 +21,7 @@ from rfm.config import run_command, setting
 from rfm.data.corpus import DataConfig, open_corpus
 from rfm.data.episode_config import EpisodeConfig
 from rfm.data.episodes import EpisodeSource
-from rfm.train.trainer import quieten
+from rfm.train.process import quieten
 
 
 @dataclass(frozen=True)

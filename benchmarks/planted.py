@@ -31,7 +31,7 @@ from rfm.eval.predictions import score
 from rfm.eval.zero_shot import ContextConfig, ZeroShot, in_context
 from rfm.files import default_cache, publish
 from rfm.nn.model import RelationalModel
-from rfm.train.trainer import quieten, set_up_cpu
+from rfm.train.process import quieten, set_up_cpu
 
 COLUMNS = ("database", "task", "signal", "rule", "zero-shot", "way")
 _WORTH = 0.6  # AUROC of a rule, at least: of one that decides nothing there is no way to go

@@ -39,8 +39,8 @@ from rfm.nn.model import RelationalModel
 from rfm.train.build import build_model
 from rfm.train.metrics import LogConfig
 from rfm.train.optim import OptimConfig
+from rfm.train.process import quieten, set_up_cpu
 from rfm.train.run_dir import new_run_dir
-from rfm.train.trainer import quieten, set_up_cpu
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of the logistic regression
 COLUMNS = ("database", "task", "pretrained", "random", "rule")

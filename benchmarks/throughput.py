@@ -46,14 +46,9 @@ from rfm.data.store import open_store
 from rfm.data.synthetic import SyntheticConfig, generate_database
 from rfm.data.tokenizer import mixture_tokenizer
 from rfm.files import publish
+from rfm.train.process import keep_freed_memory, quieten, set_threads
 from rfm.train.run_dir import new_run_dir, versions, write_json
-from rfm.train.trainer import (
-    TrainerConfig,
-    bf16_on_cpu,
-    keep_freed_memory,
-    quieten,
-    set_threads,
-)
+from rfm.train.trainer import TrainerConfig, bf16_on_cpu
 
 Section = Literal[
     "sampler", "scale", "generator", "prepare", "tokenise", "buckets", "dedup", "step", "gemm"

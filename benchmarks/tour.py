@@ -20,7 +20,7 @@ from rfm import RelationalModel, open_database
 from rfm.config import run_command, setting
 from rfm.data.database import SourceConfig
 from rfm.eval.ask import AskConfig
-from rfm.train.trainer import quieten, set_up_cpu
+from rfm.train.process import quieten, set_up_cpu
 
 QUESTIONS = {
     "Who will order within 30 days?": "PREDICT COUNT(orders.*, 0, 30, days) > 0 "

@@ -50,8 +50,8 @@ from rfm.eval.zero_shot import (
 from rfm.files import default_cache
 from rfm.nn.model import RelationalModel
 from rfm.train.build import with_random_backbone
+from rfm.train.process import quieten, set_up_cpu
 from rfm.train.run_dir import versions
-from rfm.train.trainer import quieten, set_up_cpu
 
 _log = logging.getLogger("rfm")
 _RULES = ("global constant", "entity mean", "last 10 labels", "popularity", "past destinations")

@@ -26,7 +26,7 @@ from rfm.eval.zero_shot import ContextConfig, ZeroShot, in_context
 from rfm.nn.in_context import Examined
 from rfm.nn.model import RelationalModel
 from rfm.nn.modes import evaluating
-from rfm.train.trainer import quieten, set_up_cpu
+from rfm.train.process import quieten, set_up_cpu
 
 
 @dataclass(frozen=True)

@@ -25,16 +25,9 @@ from rfm.nn.model import RelationalModel
 from rfm.train.build import build_model
 from rfm.train.finetuner import Parts, decide_parts, head_config
 from rfm.train.metrics import make_loggers
+from rfm.train.process import quieten, set_up_cpu
 from rfm.train.run_dir import check_same_run, start_run, weights_of
-from rfm.train.trainer import (
-    bf16_on_cpu,
-    check_trainer,
-    choose_run_dir,
-    decided,
-    quieten,
-    set_up_cpu,
-    uses_gpu,
-)
+from rfm.train.trainer import bf16_on_cpu, check_trainer, choose_run_dir, decided, uses_gpu
 from rfm.train.tuned import finished_seed, summarise, write_seed
 from rfm.train.tuning import Run, log_config, tune
 

@@ -19,7 +19,7 @@ from rfm.eval.asking import open_tuned
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.predictions import METRICS, Predictions, score, write_predictions
 from rfm.nn.model import RelationalModel
-from rfm.train.trainer import quieten, set_up_cpu
+from rfm.train.process import quieten, set_up_cpu
 
 _log = logging.getLogger("rfm")
 

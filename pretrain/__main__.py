@@ -21,17 +21,10 @@ from rfm.train.build import describe_training
 from rfm.train.checkpoints import Checkpoints, find_resume, start_over
 from rfm.train.metrics import PlainProgress, make_loggers
 from rfm.train.pretrainer import Pretrainer, whole
+from rfm.train.process import quieten, set_up_cpu
 from rfm.train.report import summarise, write_report
 from rfm.train.run_dir import check_same_run, start_run, weights_of
-from rfm.train.trainer import (
-    check_trainer,
-    choose_run_dir,
-    decided,
-    loader_workers,
-    make_trainer,
-    quieten,
-    set_up_cpu,
-)
+from rfm.train.trainer import check_trainer, choose_run_dir, decided, loader_workers, make_trainer
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from rfm.eval.posing import is_static
 from rfm.eval.report import PredictionRun, write_report
 from rfm.files import publish
 from rfm.model import RelationalModel
-from rfm.train.trainer import quieten, set_up_cpu
+from rfm.train.process import quieten, set_up_cpu
 
 _log = logging.getLogger("rfm")
 _SHOWN = 10  # rows printed

@@ -11,14 +11,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from datasets.arrow_writer import ArrowWriter
 
 from rfm.data.cells import as_floats, as_texts
 from rfm.data.checks import check_database
@@ -38,6 +37,9 @@ from rfm.data.store import (
 )
 from rfm.data.tokenizer import Tokenizer, normalise_texts, token_dtype
 from rfm.files import alone, content_hash, publish
+
+if TYPE_CHECKING:
+    from datasets.arrow_writer import ArrowWriter
 
 MAX_CELL_CHARS = 2_048
 MAX_CELL_TOKENS = 256
@@ -268,6 +270,9 @@ class TextDictionary:
         if not texts:
             return
         if self._writer is None:
+            import datasets  # slow import, which what is prepared already does without
+            from datasets.arrow_writer import ArrowWriter
+
             features = datasets.Features({"text": datasets.Value("large_string")})
             self._writer = ArrowWriter(path=str(self._path), features=features)
         self._writer.write_table(pa.table({"text": pa.array(texts, pa.large_string())}))
@@ -278,6 +283,8 @@ class TextDictionary:
         lengths: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
         with (folder / f"text_tokens.{_token_type(tokenizer)}").open("wb") as file:
             if self._writer is not None:
+                import datasets
+
                 self._writer.finalize()
                 waiting = datasets.Dataset.from_file(str(self._path))
                 for batch in waiting.iter(batch_size=_TOKENISE_BATCH):

@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rfm.config import setting
 from rfm.data.database import Database
 from rfm.data.original_keys import original_keys
 from rfm.data.query import CompiledQuery, compile_text
 from rfm.data.questions import QuestionSampler
 from rfm.data.schema import shown_time
 from rfm.data.task_rows import Ints
+from rfm.eval.ask_config import AskConfig as AskConfig
 from rfm.eval.asking import open_tuned, schema_seen, seen_before
 from rfm.eval.posing import (
     NOTHING_LEARNT,
@@ -31,13 +30,11 @@ from rfm.eval.posing import (
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.report_numbers import LABEL
 from rfm.eval.zero_shot import (
-    ContextConfig,
     ZeroShot,
     ZeroShotRecommendation,
     in_context,
     open_zero_shot,
 )
-from rfm.files import default_cache
 from rfm.nn.model import RelationalModel
 
 _log = logging.getLogger("rfm")
@@ -46,16 +43,6 @@ ANCHOR, PREDICTION, LOW, HIGH, PROBABILITY = (
 )  # fmt: skip
 _ANSWERS = (ANCHOR, PREDICTION, LOW, HIGH, PROBABILITY, LABEL, "top_signal", "explanation")
 SHARES = (0.5, 0.1, 0.9)  # of numbers: the median, and between what 80 % of the outcomes lie
-
-
-@dataclass(frozen=True)
-class AskConfig:
-    """How a query is answered."""
-
-    context: int = setting(256, ge=0, help="labelled examples, at most")
-    seed: int = setting(0, ge=0, help="other examples")
-    ask: ContextConfig = setting(factory=ContextConfig)
-    cache: Path = setting(factory=default_cache, help="prepared databases and row states")
 
 
 @dataclass(frozen=True, eq=False)

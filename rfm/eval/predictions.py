@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import accuracy_score, average_precision_score
 
 from rfm.data.schema import shown_time
 from rfm.data.task_rows import Ints, TaskSplit, TaskType
@@ -152,14 +151,16 @@ def score(task: Task, split: TaskSplit, predictions: Predictions) -> float:
 
 def score_rows(task: Task, split: TaskSplit, at: Ints, value: npt.NDArray[np.float64]) -> float:
     """The same of some rows [n] of a split alone, with their values [n, C]."""
+    from sklearn import metrics  # slow import, which answers do without
+
     rows = task.rows(split)
     labelled = rows.labelled[at]
     at, value = at[labelled], value[labelled]
     label = rows.label[at]
     if task.task_type == "multiclass_classification":
-        return float(accuracy_score(label[:, 0], value.argmax(axis=1)))
+        return float(metrics.accuracy_score(label[:, 0], value.argmax(axis=1)))
     if task.task_type == "multilabel_classification":
-        return float(average_precision_score(label, value, average="macro"))
+        return float(metrics.average_precision_score(label, value, average="macro"))
     if task.task_type == "binary_classification" and np.unique(label).size < 2:
         raise ValueError(_single_class(task, split, label[0, 0]))
     relbench = relbench_task(task.database.folder, task.name)

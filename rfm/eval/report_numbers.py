@@ -9,15 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    f1_score,
-    mean_absolute_error,
-    r2_score,
-    roc_auc_score,
-    root_mean_squared_error,
-)
 
 from rfm.data.task_rows import TaskType
 
@@ -77,13 +68,15 @@ def scores(frame: pd.DataFrame, task_type: TaskType) -> dict[str, float]:
     """
     if task_type == "recommendation":
         return _ranking_scores(frame)
+    from sklearn import metrics  # slow import, which answers do without
+
     label, prediction = frame[LABEL].to_numpy(), frame[PREDICTION].to_numpy()
     if task_type == "binary_classification":
         both = np.unique(label).size > 1
         found = {
-            "AUROC": float(roc_auc_score(label, prediction)) if both else np.nan,
+            "AUROC": float(metrics.roc_auc_score(label, prediction)) if both else np.nan,
             "average precision": (
-                float(average_precision_score(label, prediction)) if label.any() else np.nan
+                float(metrics.average_precision_score(label, prediction)) if label.any() else np.nan
             ),
             "accuracy": float(((prediction >= 0.5) == (label > 0.5)).mean()),
             "share of positives": float(label.mean()),
@@ -91,8 +84,10 @@ def scores(frame: pd.DataFrame, task_type: TaskType) -> dict[str, float]:
     elif task_type == "multiclass_classification":
         label, prediction = label.astype(str), prediction.astype(str)
         found = {
-            "accuracy": float(accuracy_score(label, prediction)),
-            "macro F1": float(f1_score(label, prediction, average="macro", zero_division=0)),
+            "accuracy": float(metrics.accuracy_score(label, prediction)),
+            "macro F1": float(
+                metrics.f1_score(label, prediction, average="macro", zero_division=0)
+            ),
             "share of the commonest class": float(
                 np.unique(label, return_counts=True)[1].max() / len(label)
             ),
@@ -100,9 +95,9 @@ def scores(frame: pd.DataFrame, task_type: TaskType) -> dict[str, float]:
     else:
         spread = len(label) > 1 and np.ptp(label) > 0
         found = {
-            "MAE": float(mean_absolute_error(label, prediction)),
-            "RMSE": float(root_mean_squared_error(label, prediction)),
-            "R²": float(r2_score(label, prediction)) if spread else np.nan,
+            "MAE": float(metrics.mean_absolute_error(label, prediction)),
+            "RMSE": float(metrics.root_mean_squared_error(label, prediction)),
+            "R²": float(metrics.r2_score(label, prediction)) if spread else np.nan,
         }
         if {LOW, HIGH} <= set(frame.columns):
             found["coverage"] = coverage(frame)

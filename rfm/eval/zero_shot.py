@@ -12,14 +12,13 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rfm.config import setting
 from rfm.data.attach import visible_database
 from rfm.data.batch import MAX_CLASSES, EpisodeBatch
 from rfm.data.cached import RowStates
@@ -27,14 +26,14 @@ from rfm.data.episodes import center_and_spread
 from rfm.data.label_history import Floats
 from rfm.data.laid import LaidTask
 from rfm.data.prepare import prepare
-from rfm.data.questions import QuestionConfig
 from rfm.data.ready_made import as_generated
 from rfm.data.serialise import TokenIds
 from rfm.data.store import RowStore
-from rfm.data.support import SupportMix, draw_support, parents_of
+from rfm.data.support import draw_support, parents_of
 from rfm.data.task_rows import SPLITS, Ints, TaskSplit
 from rfm.data.tasks import Regime, Task, check_seed_times
 from rfm.data.tokenizer import Tokenizer
+from rfm.eval.ask_config import ContextConfig as ContextConfig
 from rfm.eval.asking import anchor_of
 from rfm.eval.predictions import Predictions
 from rfm.eval.row_cache import cache_rows
@@ -47,31 +46,6 @@ from rfm.nn.modes import evaluating
 _log = logging.getLogger("rfm")
 _STREAM = 6
 _AT_ONCE = 4_096  # queries
-
-
-@dataclass(frozen=True)
-class ContextConfig:
-    """From what a question is answered."""
-
-    draws: int = setting(1, ge=1, help="times that examples are drawn; the answers are averaged")
-    mix: SupportMix = setting(factory=SupportMix, help="which examples")
-    children: int = setting(8, ge=0, help="children per foreign key of the entity, the latest")
-    history: int = setting(20, ge=0, help="past labels per entity, the latest; 0: none is told")
-    max_rows: int = setting(96, ge=0, help="rows per question, 0 without limit")
-    max_tokens: int = setting(40, ge=8, help="tokens per row")
-    size: int = setting(256, ge=1, help="questions per batch")
-    bucket_rows: ClassVar[int] = 160
-
-    @property
-    def question(self) -> QuestionConfig:
-        """What a question of a recommendation may see."""
-        return QuestionConfig(
-            children=self.children,
-            history=self.history,
-            max_rows=self.max_rows,
-            max_tokens=self.max_tokens,
-            eval_size=self.size,
-        )
 
 
 Reader: TypeAlias = Callable[[Examined], Tensor]

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import minimize
 
 from rfm.data.generated import Labelled
 from rfm.data.label_history import Floats
@@ -188,4 +187,6 @@ def fit_choices(choices: list[Choices], first: Floats) -> Floats:
 
     if not choices:
         return first
+    from scipy.optimize import minimize  # slow import
+
     return np.asarray(minimize(loss, first, jac=True, method="L-BFGS-B").x)

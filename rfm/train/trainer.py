@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import logging
 import os
-import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import datasets
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -20,13 +15,12 @@ from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
-from rfm.config import is_first_process, setting
+from rfm.config import setting
 from rfm.nn.bf16_linear import has_fast_bf16
 from rfm.train.metrics import LogConfig, on_terminal
 from rfm.train.optim import OptimConfig, warm_average
 from rfm.train.run_dir import new_run_dir
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 StrategyName = Literal["auto", "ddp", "sharded"]
 
 
@@ -195,53 +189,3 @@ def choose_run_dir(asked: Path | None, name: str, config: TrainerConfig) -> Path
 def loader_workers(asked: int, config: TrainerConfig) -> int:
     """Loader processes per device: drawing a batch costs a CPU little beside a step."""
     return asked if asked >= 0 else (4 if uses_gpu(config) else 0)
-
-
-def quieten() -> None:
-    """Our lines and real warnings only: no tips, no advice that does not apply."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("rfm").setLevel(logging.INFO if is_first_process() else logging.WARNING)
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for advice in (
-        ".*does not have many workers.*",
-        ".*You're using the WeightAveraging callback with a model that overrides.*",
-        ".*`LeafSpec` is deprecated.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*The number of training batches.*",
-        ".*srun.*command is available.*",
-        ".*module.s. in eval mode at the start of training.*",  # a frozen row encoder
-        ".*It is recommended to use .self.log.*sync_dist=True.*",  # rank 0 holds the sums of all
-        ".*You have overridden `transfer_batch_to_device` in `LightningModule`.*",
-    ):
-        warnings.filterwarnings("ignore", advice)
-    datasets.disable_progress_bars()
-
-
-def _cores() -> int:
-    """Cores that this process may use: fewer than there are where it is pinned."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def set_up_cpu() -> None:
-    """Threads and memory as training wants them."""
-    set_threads()
-    keep_freed_memory()
-
-
-def set_threads() -> None:
-    """Share the cores between the ranks of a node, as torchrun's one thread each would not."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if "OMP_NUM_THREADS" not in os.environ or ranks > 1:
-        torch.set_num_threads(max(1, _cores() // ranks))
-
-
-def keep_freed_memory() -> None:
-    """Keep what was freed for the next tensor: glibc would give large pieces back to the system and
-    take them anew, page by page, at every step."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1)):
-            libc.mallopt(option, value)
