@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from rfm.config import setting
 from rfm.data.graph import STATIC
-from rfm.data.manifest import read_manifest
+from rfm.data.manifest import TableSpec, read_manifest
 from rfm.data.parquet import read_batches, take_rows
 from rfm.data.schema import (
     Kind,
@@ -335,8 +335,8 @@ def open_database(
     return Database(manifest.name, folder, val, test, tables, overrides)
 
 
-def _open_table(name: str, spec: Any, folder: Path) -> Table:
-    """Check one table's parquet footer against its manifest entry (a RelBench `TableSpec`)."""
+def _open_table(name: str, spec: TableSpec, folder: Path) -> Table:
+    """Check one table's parquet footer against its manifest entry."""
     path = folder / "db" / f"{name}.parquet"
     if not path.is_file():
         raise ValueError(f"{folder / 'manifest.yaml'}: table {name!r} has no file {path}")
