@@ -12,6 +12,7 @@ import torch
 if TYPE_CHECKING:
     from benchmarks.postgres import Cluster
     from rfm.data.corpus import Corpus
+    from rfm.data.database import Database
     from rfm.eval.ask import AskConfig
     from rfm.model import RelationalModel
     from tests.batches import Drawn
@@ -81,6 +82,14 @@ def task_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.task_folders import write_task_shop
 
     return write_task_shop(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="session")
+def asked_shop(task_shop: Path) -> Database:
+    """The same, opened."""
+    from rfm.data.database import open_database
+
+    return open_database(task_shop)
 
 
 @pytest.fixture(scope="session")

@@ -18,16 +18,6 @@ from tests.answering import BUYS, CITY, QUERIES
 from tests.noise import replace_rows_after
 
 
-@pytest.fixture(scope="module")
-def model(answering: RelationalModel) -> RelationalModel:
-    return answering
-
-
-@pytest.fixture(scope="module")
-def config(asking: AskConfig) -> AskConfig:
-    return asking
-
-
 @pytest.fixture(scope="module", params=["2019-11-01", "2020-10-01"], ids=["early", "late"])
 def noisy(
     request: pytest.FixtureRequest, task_shop: Path, tmp_path_factory: pytest.TempPathFactory
@@ -41,15 +31,15 @@ def noisy(
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_the_future_changes_no_answer(
-    model: RelationalModel,
-    config: AskConfig,
+    answering: RelationalModel,
+    asking: AskConfig,
     noisy: tuple[str, Database, Database],
     name: str,
 ) -> None:
     at, shop, noise = noisy
     keys = [3, 5, 8] if name == "city" else None
     known, other = (
-        model.predict(database, QUERIES[name], at=at, entities=keys, config=config)
+        answering.predict(database, QUERIES[name], at=at, entities=keys, config=asking)
         for database in (shop, noise)
     )
     pd.testing.assert_frame_equal(known, other)
@@ -65,14 +55,14 @@ def signals(explanation: dict[str, Any]) -> dict[tuple[str, str, str], tuple[flo
 
 @pytest.mark.parametrize("name", ["buys", "spend"])
 def test_the_future_changes_no_explanation_and_no_backtest(
-    model: RelationalModel,
-    config: AskConfig,
+    answering: RelationalModel,
+    asking: AskConfig,
     noisy: tuple[str, Database, Database],
     name: str,
 ) -> None:
     at, shop, noise = noisy
     explained = [
-        model.predict(d, QUERIES[name], at=at, entities=[1, 4], explain=True, config=config)
+        answering.predict(d, QUERIES[name], at=at, entities=[1, 4], explain=True, config=asking)
         for d in (shop, noise)
     ]
     assert explained[0].top_signal.str.len().gt(0).all()
@@ -82,7 +72,7 @@ def test_the_future_changes_no_explanation_and_no_backtest(
         assert own.keys() == its.keys()
         np.testing.assert_allclose(list(own.values()), list(its.values()), atol=1e-4)
     past = [
-        model.evaluate(d, QUERIES[name], at=at, anchors=2, config=config) for d in (shop, noise)
+        answering.evaluate(d, QUERIES[name], at=at, anchors=2, config=asking) for d in (shop, noise)
     ]
     pd.testing.assert_frame_equal(past[0].frame, past[1].frame)
 
@@ -119,13 +109,13 @@ def test_statistics_are_of_rows_until_the_anchor(task_shop: Path) -> None:
 
 
 def test_a_label_known_too_late_would_be_noticed(
-    model: RelationalModel, config: AskConfig, task_shop: Path, tmp_path: Path
+    answering: RelationalModel, asking: AskConfig, task_shop: Path, tmp_path: Path
 ) -> None:
     """The same noise one window earlier does change answers: the tests above can fail."""
     folder = tmp_path / "shop"
     replace_rows_after(task_shop, folder, "2020-09-01")
     known, other = (
-        model.predict(open_database(f), BUYS, at="2020-10-01", config=config)
+        answering.predict(open_database(f), BUYS, at="2020-10-01", config=asking)
         for f in (task_shop, folder)
     )
     assert not np.allclose(known.prediction, other.prediction)

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import mean_absolute_error, roc_auc_score
 
-from rfm.data.database import Database, open_database
+from rfm.data.database import Database
 from rfm.eval.ask import AskConfig
 from rfm.model import RelationalModel
 from tests.answering import BUYS, CITY, NEXT, SPEND, STATUS
 
 
-@pytest.fixture(scope="module")
-def model(answering: RelationalModel) -> RelationalModel:
-    return answering
+def orders(asked_shop: Database) -> pd.DataFrame:
+    return pd.read_parquet(asked_shop.tables["orders"].path)
 
 
-@pytest.fixture(scope="module")
-def shop(task_shop: Path) -> Database:
-    return open_database(task_shop)
-
-
-@pytest.fixture(scope="module")
-def config(asking: AskConfig) -> AskConfig:
-    return asking
-
-
-def orders(shop: Database) -> pd.DataFrame:
-    return pd.read_parquet(shop.tables["orders"].path)
-
-
-def test_windows_that_are_over(model: RelationalModel, shop: Database, config: AskConfig) -> None:
-    found = model.evaluate(shop, BUYS, at="2020-10-01", anchors=3, config=config)
+def test_windows_that_are_over(
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
+) -> None:
+    found = answering.evaluate(asked_shop, BUYS, at="2020-10-01", anchors=3, config=asking)
     ends = [pd.Timestamp("2020-10-01") - pd.Timedelta(days=30 * i) for i in range(3)]
     starts = [end - pd.Timedelta(days=30) for end in ends]
     assert sorted(found.frame.anchor_time.unique()) == sorted(starts)
-    bought = orders(shop)
+    bought = orders(asked_shop)
     for row in found.frame.itertuples():
         end = row.anchor_time + pd.Timedelta(days=30)
         within = (bought["at"] > row.anchor_time) & (bought["at"] <= end)
@@ -51,23 +36,25 @@ def test_windows_that_are_over(model: RelationalModel, shop: Database, config: A
 
 
 def test_answers_are_those_of_that_time(
-    model: RelationalModel, shop: Database, config: AskConfig
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
 ) -> None:
-    found = model.evaluate(shop, SPEND, at="2020-10-01", anchors=2, config=config).frame
+    found = answering.evaluate(asked_shop, SPEND, at="2020-10-01", anchors=2, config=asking).frame
     for moment, own in found.groupby("anchor_time"):
-        then = model.predict(shop, SPEND, at=moment, config=config)
+        then = answering.predict(asked_shop, SPEND, at=moment, config=asking)
         columns = ["id", "prediction", "low", "high"]
         pd.testing.assert_frame_equal(
             own[columns].reset_index(drop=True), then[columns], check_exact=False, atol=1e-5
         )
     error = mean_absolute_error(found.label, found.prediction)
-    again = model.evaluate(shop, SPEND, at="2020-10-01", anchors=2, config=config)
+    again = answering.evaluate(asked_shop, SPEND, at="2020-10-01", anchors=2, config=asking)
     assert again.metrics["MAE"] == pytest.approx(error)
 
 
-def test_classes_and_lists(model: RelationalModel, shop: Database, config: AskConfig) -> None:
-    found = model.evaluate(shop, STATUS, at="2020-12-01", anchors=1, config=config)
-    bought = orders(shop).sort_values("at")
+def test_classes_and_lists(
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
+) -> None:
+    found = answering.evaluate(asked_shop, STATUS, at="2020-12-01", anchors=1, config=asking)
+    bought = orders(asked_shop).sort_values("at")
     start, end = pd.Timestamp("2020-12-01") - pd.Timedelta(days=120), pd.Timestamp("2020-12-01")
     within = bought[(bought["at"] > start) & (bought["at"] <= end)]
     last = within.groupby("customer").status.last()
@@ -75,31 +62,33 @@ def test_classes_and_lists(model: RelationalModel, shop: Database, config: AskCo
     assert found.metrics["accuracy"] == pytest.approx(
         (found.frame.label == found.frame.prediction).mean()
     )
-    lists = model.evaluate(shop, NEXT, at="2020-12-01", anchors=1, config=config)
+    lists = answering.evaluate(asked_shop, NEXT, at="2020-12-01", anchors=1, config=asking)
     assert all(isinstance(own, list) and own for own in lists.frame.label)
     assert 0 <= lists.metrics["MAP@4"] <= 1
 
 
 def test_known_values_are_hidden_and_asked_for(
-    model: RelationalModel, shop: Database, config: AskConfig
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
 ) -> None:
-    found = model.evaluate(shop, CITY, at="2020-12-01", config=config)
-    city = pd.read_parquet(shop.tables["customers"].path).city
+    found = answering.evaluate(asked_shop, CITY, at="2020-12-01", config=asking)
+    city = pd.read_parquet(asked_shop.tables["customers"].path).city
     assert len(found.frame) == 3  # of 12
     assert (found.frame.label.to_numpy() == city[found.frame.id].to_numpy()).all()
 
 
-def test_a_past_without_windows(model: RelationalModel, shop: Database, config: AskConfig) -> None:
+def test_a_past_without_windows(
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
+) -> None:
     with pytest.raises(ValueError, match="no label is known by 2019-01-09"):
-        model.evaluate(shop, BUYS, at="2019-01-09", config=config)
+        answering.evaluate(asked_shop, BUYS, at="2019-01-09", config=asking)
     with pytest.raises(ValueError, match="at no past anchor time: 2019-01-10: no label is known"):
-        model.evaluate(shop, BUYS, at="2019-02-09", config=config)
+        answering.evaluate(asked_shop, BUYS, at="2019-02-09", config=asking)
 
 
 def test_every_anchor_counts_once(
-    model: RelationalModel, shop: Database, config: AskConfig
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
 ) -> None:
-    found = model.evaluate(shop, BUYS, at="2020-10-01", anchors=5, config=config)
+    found = answering.evaluate(asked_shop, BUYS, at="2020-10-01", anchors=5, config=asking)
     weights = found.by_anchor.rows.to_numpy()
     means = np.average(found.by_anchor["share of positives"], weights=weights)
     assert found.metrics["share of positives"] == pytest.approx(means)

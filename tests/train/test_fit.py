@@ -30,38 +30,23 @@ FIT = FitConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def model(answering: RelationalModel) -> RelationalModel:
-    return answering
-
-
-@pytest.fixture(scope="module")
-def shop(task_shop: Path) -> Database:
-    return open_database(task_shop)
-
-
-@pytest.fixture(scope="module")
-def config(asking: AskConfig) -> AskConfig:
-    return asking
-
-
 @pytest.mark.parametrize(
     "query", [BUYS, SPEND, STATUS, NEXT], ids=["buys", "spend", "status", "next"]
 )
 def test_a_fitted_model_answers_by_its_head(
-    model: RelationalModel, shop: Database, config: AskConfig, query: str, tmp_path: Path
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig, query: str, tmp_path: Path
 ) -> None:
-    tuned = model.fit(shop, query, config=FIT, ask=config)
+    tuned = answering.fit(asked_shop, query, config=FIT, ask=asking)
     assert len(tuned.heads) == 1
-    assert len(model.heads) == 0  # the model itself is as it was
-    frame = tuned.predict(shop, query, config=config)
-    before = model.predict(shop, query, config=config)
+    assert len(answering.heads) == 0  # the model itself is as it was
+    frame = tuned.predict(asked_shop, query, config=asking)
+    before = answering.predict(asked_shop, query, config=asking)
     assert list(frame) == list(before)
     assert not frame.equals(before)
     tuned.save_pretrained(tmp_path)
-    again = RelationalModel.from_pretrained(tmp_path).predict(shop, query, config=config)
+    again = RelationalModel.from_pretrained(tmp_path).predict(asked_shop, query, config=asking)
     pd.testing.assert_frame_equal(again, frame)
-    some = tuned.predict(shop, query, entities=[7], config=config)
+    some = tuned.predict(asked_shop, query, entities=[7], config=asking)
     every = frame.set_index("id")
     if query == NEXT:
         assert some.prediction.tolist() == [every.prediction[7]]
@@ -75,89 +60,94 @@ def test_a_fitted_model_answers_by_its_head(
 
 
 def test_other_queries_are_answered_from_examples(
-    model: RelationalModel, shop: Database, config: AskConfig
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
 ) -> None:
-    tuned = model.fit(shop, BUYS, config=FIT, ask=config)
+    tuned = answering.fit(asked_shop, BUYS, config=FIT, ask=asking)
     other = BUYS.replace("30", "60")
     pd.testing.assert_frame_equal(
-        tuned.predict(shop, other, config=config), model.predict(shop, other, config=config)
+        tuned.predict(asked_shop, other, config=asking),
+        answering.predict(asked_shop, other, config=asking),
     )
     with pytest.raises(ValueError, match="fine-tuned head are not explained"):
-        tuned.predict(shop, BUYS, explain=True, config=config)
+        tuned.predict(asked_shop, BUYS, explain=True, config=asking)
 
 
 def test_the_folder_of_the_database_stays_as_it_was(
-    model: RelationalModel, shop: Database, config: AskConfig, tmp_path: Path
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig, tmp_path: Path
 ) -> None:
     def content() -> dict[str, int]:
-        files = [path for path in shop.folder.rglob("*") if path.is_file()]
+        files = [path for path in asked_shop.folder.rglob("*") if path.is_file()]
         return {str(path): path.stat().st_mtime_ns for path in files}
 
     before = content()
-    model.fit(shop, BUYS, config=FIT, ask=replace(config, cache=tmp_path))
+    answering.fit(asked_shop, BUYS, config=FIT, ask=replace(asking, cache=tmp_path))
     assert content() == before
 
 
 def test_it_is_compared_with_what_it_has_not_learnt_from(
-    model: RelationalModel, shop: Database, config: AskConfig
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
 ) -> None:
-    tuned = model.fit(shop, STATUS, config=FIT, ask=config)
-    until = pd.Timestamp(shop.test_timestamp, unit="s")
-    found = tuned.evaluate(shop, STATUS, at="2020-12-27", anchors=9, config=config)
+    tuned = answering.fit(asked_shop, STATUS, config=FIT, ask=asking)
+    until = pd.Timestamp(asked_shop.test_timestamp, unit="s")
+    found = tuned.evaluate(asked_shop, STATUS, at="2020-12-27", anchors=9, config=asking)
     assert (found.frame.anchor_time >= until).all()
     assert len(found.by_anchor) == 1
     moment = found.frame.anchor_time[0]
-    then = tuned.predict(shop, STATUS, at=moment, config=config).set_index("id")
+    then = tuned.predict(asked_shop, STATUS, at=moment, config=asking).set_index("id")
     columns = [c for c in then if c.startswith("probability of")]
     own = found.frame.set_index("id")[columns]
     pd.testing.assert_frame_equal(own, then.loc[own.index, columns], atol=1e-4)
     with pytest.raises(ValueError, match="has learnt this query from labels up to 2020-07-01"):
-        tuned.evaluate(shop, STATUS, at="2020-09-01", config=config)
-    assert model.evaluate(shop, STATUS, at="2020-09-01", config=config).metrics["rows"] > 0
+        tuned.evaluate(asked_shop, STATUS, at="2020-09-01", config=asking)
+    assert (
+        answering.evaluate(asked_shop, STATUS, at="2020-09-01", config=asking).metrics["rows"] > 0
+    )
 
 
-def test_windows_longer_than_the_splits_are_learnt_from_later_ones(shop: Database) -> None:
+def test_windows_longer_than_the_splits_are_learnt_from_later_ones(asked_shop: Database) -> None:
     """Half a year lies between the shop's timestamps, and after them."""
-    last = int(pd.read_parquet(shop.tables["orders"].path)["at"].max().timestamp())
-    month = compile_text(BUYS, shop)
-    assert split_for(month, shop) == (shop.val_timestamp, shop.test_timestamp)
-    months = compile_text(BUYS.replace("30", "200"), shop)
+    last = int(pd.read_parquet(asked_shop.tables["orders"].path)["at"].max().timestamp())
+    month = compile_text(BUYS, asked_shop)
+    assert split_for(month, asked_shop) == (asked_shop.val_timestamp, asked_shop.test_timestamp)
+    months = compile_text(BUYS.replace("30", "200"), asked_shop)
     window = 200 * 86_400
-    assert split_for(months, shop) == (last - 2 * window, last - window)
+    assert split_for(months, asked_shop) == (last - 2 * window, last - window)
 
 
-def test_a_long_window(model: RelationalModel, shop: Database, config: AskConfig) -> None:
+def test_a_long_window(answering: RelationalModel, asked_shop: Database, asking: AskConfig) -> None:
     query = SPEND.replace("30", "200")
-    tuned = model.fit(shop, query, config=FIT, ask=config)
-    assert len(tuned.predict(shop, query, config=config)) == 12
+    tuned = answering.fit(asked_shop, query, config=FIT, ask=asking)
+    assert len(tuned.predict(asked_shop, query, config=asking)) == 12
 
 
 def test_other_data_are_learnt_anew(
-    model: RelationalModel, task_shop: Path, tmp_path: Path, config: AskConfig
+    answering: RelationalModel, task_shop: Path, tmp_path: Path, asking: AskConfig
 ) -> None:
     folder = tmp_path / "shop"
     shutil.copytree(task_shop, folder)
-    first = model.fit(open_database(folder), SPEND, config=FIT, ask=config)
+    first = answering.fit(open_database(folder), SPEND, config=FIT, ask=asking)
     orders = pd.read_parquet(folder / "db" / "orders.parquet")
     orders["amount"] *= 1000
     orders.to_parquet(folder / "db" / "orders.parquet", index=False)
-    second = model.fit(open_database(folder), SPEND, config=FIT, ask=config)
+    second = answering.fit(open_database(folder), SPEND, config=FIT, ask=asking)
     wide = [np.ptp(one.about["finetuned"]["around"]) for one in (first, second)]
     assert wide[1] > 100 * wide[0]
 
 
 def test_lists_of_labels_are_refused(
-    model: RelationalModel, shop: Database, config: AskConfig
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
 ) -> None:
     query = (
         "PREDICT LIST_DISTINCT(orders.status VIA orders.customer, 0, 30, days) CLASSIFY "
         "FOR EACH customers.id"
     )
     with pytest.raises(ValueError, match="CLASSIFY asks for lists of labels"):
-        model.fit(shop, query, config=FIT, ask=config)
+        answering.fit(asked_shop, query, config=FIT, ask=asking)
 
 
-def test_too_few_labels(model: RelationalModel, shop: Database, config: AskConfig) -> None:
+def test_too_few_labels(
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
+) -> None:
     never = BUYS.replace("> 0", "> 1000")
     with pytest.raises(ValueError, match="every label is 0, so that AUROC"):
-        model.fit(shop, never, config=FIT, ask=config)
+        answering.fit(asked_shop, never, config=FIT, ask=asking)
