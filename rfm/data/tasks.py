@@ -8,6 +8,7 @@ the label masked. So the past labels of an entity come as ordinary neighbours.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +49,8 @@ class Task:
     ``entity_column`` holds rows of ``entity_table``; in a recommendation ``target`` holds lists of
     rows of ``destination_table`` ("" in other tasks), of which ``top_k`` are wanted. ``timedelta``
     in seconds. ``hidden``: (table, column) pairs of the database that it must not see. Its rows and
-    classes are read from its folder, unless they are given (``_rows``, ``_classes``).
+    classes are read from its folder, unless they are given (``given_rows`` of every split,
+    ``given_classes``).
     """
 
     name: str
@@ -64,8 +66,8 @@ class Task:
     hidden: tuple[tuple[str, str], ...]
     destination_table: str = ""
     top_k: int = 0
-    _rows: dict[TaskSplit, TaskRows] = field(default_factory=dict)
-    _classes: tuple[str, ...] = ()
+    given_rows: Mapping[TaskSplit, TaskRows] = field(default_factory=dict)
+    given_classes: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -86,19 +88,21 @@ class Task:
         Raises:
             ValueError: see ``read_rows``; and for training rows that hold a single class.
         """
-        if split not in self._rows:
-            self._rows[split] = read_rows(self.path(split), self._columns)
+        if split in self.given_rows:
+            return self.given_rows[split]
+        if split not in self._read:
+            self._read[split] = read_rows(self.path(split), self._columns)
             if split == "train":
-                self._check_training(self._rows[split])
+                self._check_training(self._read[split])
             elif self.task_type == "multilabel_classification":
                 self._check_width(split)
-        return self._rows[split]
+        return self._read[split]
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Of a multiclass task, those that training rows have; of others none."""
-        if self.task_type != "multiclass_classification" or self._classes:
-            return self._classes
+        if self.task_type != "multiclass_classification" or self.given_classes:
+            return self.given_classes
         values = read_frame(self.path("train"), [self.target])[self.target]
         try:
             return class_names(values)
@@ -136,6 +140,11 @@ class Task:
         return self.rows("val").time - self.cutoffs("val", "frozen")
 
     @cached_property
+    def _read(self) -> dict[TaskSplit, TaskRows]:
+        """Splits that were read from their files."""
+        return {}
+
+    @cached_property
     def _columns(self) -> Columns:
         size = {name: table.num_rows for name, table in self.database.tables.items()}
         return Columns(
@@ -149,7 +158,7 @@ class Task:
         )
 
     def _check_width(self, split: TaskSplit) -> None:
-        width, wanted = self._rows[split].label.shape[1], self.outputs
+        width, wanted = self._read[split].label.shape[1], self.outputs
         if width != wanted:
             raise ValueError(
                 f"{self.path(split)}: {self.target} holds lists of {width}, but those of training "

@@ -255,8 +255,8 @@ def _as_task(
         hidden=(*compiled.hidden, *(() if learnt.times else _links(compiled))),
         destination_table=compiled.destination_table,
         top_k=compiled.top_k,
-        _rows=rows,
-        _classes=tuple(classes),
+        given_rows=rows,
+        given_classes=tuple(classes),
     )
 
 
