@@ -12,11 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from rfm.data.database import Database
-from rfm.data.original_keys import original_keys
+from rfm.data.original_keys import keys_of_rows, original_keys
 from rfm.data.query import CompiledQuery, compile_text
 from rfm.data.questions import QuestionSampler
 from rfm.data.schema import shown_time
-from rfm.data.task_rows import Ints
 from rfm.eval.ask_config import AskConfig as AskConfig
 from rfm.eval.asking import open_tuned, schema_seen, seen_before
 from rfm.eval.posing import (
@@ -161,8 +160,8 @@ def answer_frame(answers: Answers) -> pd.DataFrame:
     posed, value = answers.posed, answers.value
     task = posed.task
     rows = task.rows("test")
-    keys = key_frame(task.database, task.entity_table, rows.entity)
-    frame: pd.DataFrame = keys.rename(columns={name: f"{name} (key)" for name in _ANSWERS})
+    keys = original_keys(task.database, task.entity_table).take(rows.entity)
+    frame: pd.DataFrame = keys.to_pandas().rename(columns={name: f"{name} (key)" for name in _ANSWERS})
     frame[ANCHOR] = np.full(len(rows), posed.at).astype("datetime64[s]")
     if task.task_type == "recommendation":
         ranked = value.astype(np.int64).tolist()
@@ -186,15 +185,8 @@ def answer_frame(answers: Answers) -> pd.DataFrame:
     return frame
 
 
-def key_frame(database: Database, table: str, rows: Ints) -> pd.DataFrame:
-    """The keys of some rows [n] of a table, as its owner knows them."""
-    keys: pd.DataFrame = original_keys(database, table).take(rows).to_pandas()
-    return keys
-
-
 def listed(database: Database, table: str, rows: Sequence[Sequence[int]]) -> list[list[object]]:
     """Keys of lists of rows [n]; -1 is none."""
-    keys = key_frame(database, table, np.arange(database.tables[table].num_rows))
-    parts = [keys[name].tolist() for name in keys]
-    names = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
-    return [[names[row] for row in own if row >= 0] for own in rows]
+    there = [[row for row in own if row >= 0] for own in rows]
+    keys = iter(keys_of_rows(database, table, [row for own in there for row in own]))
+    return [[next(keys) for _ in own] for own in there]

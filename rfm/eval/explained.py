@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from rfm.data.database import Database
-from rfm.data.original_keys import original_keys
+from rfm.data.original_keys import keys_of_rows
 from rfm.data.questions import QuestionSampler
 from rfm.data.task_rows import Ints
 from rfm.eval.ask import Answers
@@ -52,9 +54,8 @@ class _Keys:
         if table not in self.database.tables:
             return list(rows)
         if table not in self.tables:
-            columns = [column.to_pylist() for column in original_keys(self.database, table).columns]
-            alone = len(columns) == 1
-            self.tables[table] = columns[0] if alone else list(zip(*columns, strict=True))
+            every = np.arange(self.database.tables[table].num_rows)
+            self.tables[table] = keys_of_rows(self.database, table, every)
         return [_spelled(self.tables[table][row]) for row in rows]
 
 
