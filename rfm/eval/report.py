@@ -22,7 +22,7 @@ from rfm.data.schema_picture import picture_schema
 from rfm.data.schema_shapes import printable
 from rfm.data.schema_svg import to_svg
 from rfm.data.task_rows import TaskType
-from rfm.eval.report_backtest import backtest_section, calibration_section, headline
+from rfm.eval.report_backtest import backtest_section, calibration_section, headline, verdict
 from rfm.eval.report_explained import examples, signals_section
 from rfm.eval.report_numbers import HIGH, LABEL, LOW, PREDICTION
 from rfm.eval.report_parts import count, spell
@@ -156,6 +156,7 @@ def render_report(run: PredictionRun) -> str:
     page = environment.get_template("report.html").render(
         run=run,
         tiles=_tiles(run),
+        verdict=verdict(run),
         sections=[
             scores_section(run),
             backtest_section(run),

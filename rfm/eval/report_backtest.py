@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _MOST_TIMES, _CLASSES = 60, 12
 _PERCENT = ("accuracy", "coverage", "share of positives", "share of the commonest class")
+_HOLDS, _ROUGH, _TOO_FEW = 0.03, 0.08, 0.05  # of probabilities: what they may be off by
 _NONE = "no past anchor time with known labels was asked about"
 
 
@@ -48,6 +49,63 @@ def headline(run: PredictionRun) -> tuple[str, float, int]:
     found = scores(frame, run.task_type)
     name = next(name for name in found if name != "rows")
     return name, found[name], int(found["rows"])
+
+
+def verdict(run: PredictionRun) -> str:
+    """In one sentence whether probabilities, or intervals, held at past anchor times; nothing of
+    what has none."""
+    frame = run.backtest if len(run.backtest) else run.predictions
+    intervals, answered = run.task_type == "regression", run.task_type == "binary_classification"
+    if not (answered or run.classes or (intervals and {LOW, HIGH} <= set(frame.columns))):
+        return ""
+    what = "intervals" if intervals else "probabilities"
+    past = known(run.backtest, run.task_type) if len(run.backtest) else run.backtest
+    if not len(past):
+        why = "no label of the backtest is known" if len(run.backtest) else "there was no backtest"
+        return f"Whether {what} hold is not known: {why}."
+    if intervals:
+        return _judged_intervals(coverage(past), len(past), run.interval)
+    if answered:
+        given = tuple(past[c].to_numpy("float64") for c in (PREDICTION, LABEL))
+        return _judged(reliability(*given), "Probabilities")
+    return _judged(
+        reliability(*confidence(past, run.classes)), "Probabilities of the answers given"
+    )
+
+
+def _judged(bins: Bins, which: str) -> str:
+    """Probabilities by their error, beside what chance alone would make of as many answers."""
+    error, chance, rows = bins.error, bins.chance_error, int(bins.rows.sum())
+    said = (
+        f"{which} were off by {_points(error)} on average in the backtest "
+        f"({count(rows, 'answer')}; chance alone makes about {100 * chance:.1f})"
+    )
+    over = float(np.average(bins.expected - bins.observed, weights=bins.rows))
+    way = f", on the whole too {'high' if over > 0 else 'low'}" if abs(over) > error / 2 else ""
+    if chance > _TOO_FEW:
+        return f"{said}: too few answers to tell whether they hold."
+    if error <= max(_HOLDS, 1.5 * chance):
+        return f"{said}: they hold."
+    if error <= _ROUGH:
+        return f"{said}{way}: take them as rough."
+    return f"{said}{way}: trust their order, not their size."
+
+
+def _judged_intervals(inside: float, rows: int, wanted: float) -> str:
+    said = (
+        f"{inside:.1%} of past outcomes lay between {LOW} and {HIGH}, {wanted:.0%} should "
+        f"({count(rows, 'answer')} of the backtest)"
+    )
+    chance = float(np.sqrt(wanted * (1 - wanted) / rows))
+    if chance > _TOO_FEW:
+        return f"{said}: too few answers to tell whether intervals hold."
+    if abs(inside - wanted) <= max(_HOLDS, 2 * chance):
+        return f"{said}: intervals hold."
+    return f"{said}: intervals are too {'narrow' if inside < wanted else 'wide'}."
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} percentage points"
 
 
 def backtest_section(run: PredictionRun) -> Section:

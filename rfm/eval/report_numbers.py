@@ -34,6 +34,13 @@ class Bins:
         the expected calibration error."""
         return float(np.average(np.abs(self.expected - self.observed), weights=self.rows))
 
+    @property
+    def chance_error(self) -> float:
+        """About what ``error`` would be of probabilities that hold: what chance makes of as many
+        rows (the mean distance of a normal distribution)."""
+        spread = np.sqrt(2 / np.pi * self.expected * (1 - self.expected) / self.rows)
+        return float(np.average(spread, weights=self.rows))
+
 
 @dataclass(frozen=True)
 class SignalTotal:

@@ -33,6 +33,15 @@ def test_binary_scores() -> None:
     assert found["share of positives"] == 0.5
 
 
+def test_chance_makes_as_much_error_of_probabilities_that_hold() -> None:
+    rng, found = np.random.default_rng(0), []
+    said = rng.random(400)
+    for _ in range(40):
+        bins = reliability(said, (rng.random(400) < said).astype(float))
+        found.append(bins.error)
+    assert bins.chance_error == pytest.approx(np.mean(found), rel=0.15)
+
+
 def test_one_class_has_no_auroc() -> None:
     found = scores(table([0, 0], [0.1, 0.6]), "binary_classification")
     assert np.isnan(found["AUROC"])
