@@ -94,11 +94,7 @@ def pose(
         ValueError: if there is nobody to ask about, no label is known by then, or the answers would
             be lists of labels.
     """
-    if compiled.task_type == "multilabel_classification":
-        raise ValueError(
-            "CLASSIFY asks for lists of labels, which are not answered: ask about one of them at a "
-            "time (COUNT(... WHERE ... = 'x', 0, 30, days) > 0), or RANK TOP k of a foreign key"
-        )
+    check_single(compiled)
     if keys is not None and not len(keys):
         raise ValueError("nobody to ask about: entities is empty; leave it out to ask about all")
     past = past_labels(compiled, database, at, learnt)
@@ -118,6 +114,18 @@ def pose(
             f"by then and fits the query{_why(asked)}"
         )
     return pose_rows(compiled, database, at, asked, past, learnt)
+
+
+def check_single(compiled: CompiledQuery) -> None:
+    """
+    Raises:
+        ValueError: if the answers would be lists of labels.
+    """
+    if compiled.task_type == "multilabel_classification":
+        raise ValueError(
+            "CLASSIFY asks for lists of labels, which are not answered: ask about one of them at a "
+            "time (COUNT(... WHERE ... = 'x', 0, 30, days) > 0), or RANK TOP k of a foreign key"
+        )
 
 
 def pose_rows(

@@ -19,7 +19,7 @@ from rfm.data.questions import QuestionConfig
 from rfm.data.schema import shown_time
 from rfm.data.tasks import Regime, Task, list_tasks, open_task
 from rfm.eval.asking import open_questions
-from rfm.eval.posing import anchor_time, is_static
+from rfm.eval.posing import anchor_time, check_single, is_static
 from rfm.eval.predictions import check_scorable
 from rfm.files import alone, content_hash, publish
 from rfm.nn.model import RelationalModel
@@ -58,11 +58,7 @@ def fit(
     Raises:
         ValueError: for a query without enough labels; see ``write_task``, ``check_scorable``.
     """
-    if compiled.task_type == "multilabel_classification":
-        raise ValueError(
-            "CLASSIFY asks for lists of labels; fit one of them at a time, as in COUNT(... WHERE "
-            "... = 'x', 0, 30, days) > 0, or write the task and run python -m finetune"
-        )
+    check_single(compiled)
     task = write_query(compiled, database, cache)
     check_scorable(task)
     seed_everything(config.seed, verbose=False)
