@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rfm.data.schema import suggest
-
 _KEY = re.compile(r"[A-Za-z_][\w.-]*=")
 
 
@@ -65,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(0 if words else 2)
     name, *rest = words
     if name not in COMMANDS:
+        from rfm.data.schema import suggest
+
         print(f"error: no command {name!r}; {suggest(name, COMMANDS)}", file=sys.stderr)
         raise SystemExit(2)
     COMMANDS[name].run(keyed(rest, COMMANDS[name].first))

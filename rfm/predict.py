@@ -12,39 +12,31 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import yaml
 
 from rfm.config import setting
-from rfm.data.database import SourceConfig, open_source
-from rfm.data.questions import QuestionSampler
-from rfm.data.schema import shown_time, words
-from rfm.data.tasks import Task
-from rfm.eval.ask import (
-    ANCHOR,
-    PREDICTION,
-    PROBABILITY,
-    Answers,
-    AskConfig,
-    answer_frame,
-    ask_query,
-)
-from rfm.eval.backtest import Backtest
-from rfm.eval.explained import explain_answers
-from rfm.eval.posing import is_static
-from rfm.eval.report import PredictionRun, write_report
+from rfm.data.database import Database, SourceConfig, open_source
+from rfm.data.schema import shown_time
+from rfm.eval.ask_config import AskConfig
 from rfm.files import publish
-from rfm.model import RelationalModel
+from rfm.nn.model_folder import find_model
 from rfm.train.process import quieten, set_up_cpu
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rfm.eval.ask import Answers
+
 _log = logging.getLogger("rfm")
-_SHOWN = 10  # rows printed
+_PRINTED = 10  # rows
+_FILES = {"out": (".parquet", ".csv"), "report": (".html", ".htm")}
 
 
 @dataclass(frozen=True)
@@ -52,7 +44,7 @@ class PredictConfig:
     """What is asked of whom."""
 
     query: str = setting(help="PREDICT ... FOR EACH ...")
-    checkpoint: str = setting(help="a folder or a Hub id")
+    checkpoint: str = setting(help="a model's folder, such as <run_dir>/model, or a Hub id")
     database: str = setting(
         help="a RelBench folder, a name under data.root or on the Hub, or what `rfm import` takes"
     )
@@ -65,41 +57,48 @@ class PredictConfig:
         help="keys to be asked about, [17,42] or, of several columns, [[a,1],[b,2]]; default: all",
     )
     explain: bool = setting(False, help="add what moved each prediction")
-    report: Path | None = setting(None, help="an HTML page about the predictions")
+    report: Path | None = setting(None, help="a page about the predictions: an .html file")
     backtest: int = setting(3, ge=0, help="past anchor times that the report shows; 0: none")
     examples: int = setting(10, ge=0, help="predictions that the report explains")
     ask: AskConfig = setting(factory=AskConfig)
     data: SourceConfig = setting(factory=SourceConfig)
 
     def __post_init__(self) -> None:
-        if self.out.suffix not in (".parquet", ".csv"):
-            raise ValueError(f"out={self.out}: wanted a .parquet or a .csv file")
+        for key, path in (("out", self.out), ("report", self.report)):
+            if path is not None and path.suffix not in _FILES[key]:
+                wanted = " or ".join(_FILES[key])
+                raise ValueError(f"{key}={path}: wanted a file that ends in {wanted}")
+        if not self.query.strip():
+            raise ValueError("query is empty: wanted PREDICT ... FOR EACH ...")
         read_keys(self.entities)
 
 
 def run(config: PredictConfig) -> Mapping[str, Any]:
     """Predict, write and show."""
     quieten()
+    checkpoint, database = _check(config)
+    _log.info("loading the model, and PyTorch, which takes some seconds")
     set_up_cpu()
-    database = open_source(config.database, config.data.root, config.data.kinds)
-    model = RelationalModel.from_pretrained(config.checkpoint)
+    from rfm.eval.ask import answer_frame, ask_query
+    from rfm.model import RelationalModel
+
+    model = RelationalModel.from_pretrained(checkpoint)
     keys = read_keys(config.entities)
     answers = ask_query(model, database, config.query, config.at, keys, config.ask)
-    posed = answers.posed
     frame = answer_frame(answers)
-    explained: list[dict[str, Any]] = []
-    if config.explain:
-        _log.info("explaining %d answers, a tenth of a second or so for each", len(frame))
-        explained = explain_answers(answers, np.arange(len(frame)))
-        frame["top_signal"] = [one["top_signal"] for one in explained]
-        frame["explanation"] = [json.dumps(one, ensure_ascii=False) for one in explained]
+    explained = _explain(answers, frame) if config.explain else []
     write_frame(frame, config.out)
-    shown = frame.drop(columns="explanation", errors="ignore").head(_SHOWN)
-    print(shown.to_string(index=False, max_colwidth=150))
-    if len(frame) > len(shown):
-        print(f"... and {len(frame) - len(shown):,} more in {config.out}")
+    _print(frame, config.out)
     if config.report is not None:
-        write_report(_report(config, model, answers, frame, explained), config.report)
+        from rfm.eval.report import write_report
+        from rfm.predict_report import prediction_run
+
+        _log.info("making the report: a backtest at past anchor times, examples explained")
+        told = prediction_run(
+            model, config.checkpoint, answers, frame, explained, config.backtest, config.examples
+        )
+        write_report(told, config.report)
+    posed = answers.posed
     return {
         "out": config.out,
         "report": config.report,
@@ -111,6 +110,31 @@ def run(config: PredictConfig) -> Mapping[str, Any]:
         "positive": int(posed.counts.positive.sum()),
         "warnings": list(answers.warnings),
     }
+
+
+def _check(config: PredictConfig) -> tuple[Path, Database]:
+    """The checkpoint's folder and the database, opened: what can be wrong with what was typed is
+    said before anything takes long."""
+    for key, path in (("out", config.out), ("report", config.report)):
+        if path is not None:
+            _check_writable(path, key)
+    checkpoint = find_model(config.checkpoint)
+    _log.info("opening the database")
+    database = open_source(config.database, config.data.root, config.data.kinds)
+    from rfm.data.query import compile_text
+    from rfm.eval.posing import anchor_time
+
+    anchor_time(compile_text(config.query, database), database, config.at)
+    return checkpoint, database
+
+
+def _check_writable(path: Path, key: str) -> None:
+    if path.is_dir():
+        raise ValueError(f"{key}={path} is a folder: give the name of a file in it")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        what = "cannot be written to" if above.is_dir() else "is a file"
+        raise ValueError(f"{key}={path}: {above} {what}; choose another folder")
 
 
 def read_keys(text: str) -> list[Any] | None:
@@ -130,12 +154,23 @@ def read_keys(text: str) -> list[Any] | None:
     return keys
 
 
+def _explain(answers: Answers, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Explanations of all answers, also put into their table."""
+    from rfm.eval.explained import explain_answers
+
+    _log.info("explaining %d answers, a tenth of a second or so for each", len(frame))
+    explained = explain_answers(answers, np.arange(len(frame)))
+    frame["top_signal"] = [one["top_signal"] for one in explained]
+    frame["explanation"] = [json.dumps(one, ensure_ascii=False) for one in explained]
+    return explained
+
+
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
     """As a parquet or a CSV file, whole or not at all; keys of several columns in lists as JSON."""
-    lists = [own for own in frame[PREDICTION] if isinstance(own, list)]
+    lists = [own for own in frame["prediction"] if isinstance(own, list)]
     if any(isinstance(key, tuple) for own in lists for key in own):
         spelled = [json.dumps(own, ensure_ascii=False, default=str) for own in lists]
-        frame = frame.assign(**{PREDICTION: spelled})
+        frame = frame.assign(prediction=spelled)
     with publish(path) as temporary:
         if path.suffix == ".csv":
             frame.to_csv(temporary, index=False)
@@ -143,99 +178,8 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
             frame.to_parquet(temporary, index=False)
 
 
-def _report(
-    config: PredictConfig,
-    model: RelationalModel,
-    answers: Answers,
-    frame: pd.DataFrame,
-    explained: list[dict[str, Any]],
-) -> PredictionRun:
-    posed, task = answers.posed, answers.posed.task
-    backtest = _backtest(config, model, answers)
-    at = np.arange(len(frame))
-    if not explained and not isinstance(answers.asker, QuestionSampler):
-        at = np.unique(np.linspace(0, len(frame) - 1, config.examples).astype(np.int64))
-        explained = explain_answers(answers, at)
-    keys = list(frame.columns[: list(frame.columns).index(ANCHOR)])
-    names = [_entity(frame, keys, row) for row in range(len(frame))]
-    shown = frame.drop(columns=[*keys, "explanation"], errors="ignore")
-    past = backtest.frame if backtest is not None else pd.DataFrame()
-    return PredictionRun(
-        title=f"{task.database.name}: {words(task.name)}",
-        query=config.query,
-        task_type=task.task_type,
-        database=answers.posed.task.database,
-        entity=task.entity_column,
-        time=ANCHOR,
-        predictions=shown.assign(**{task.entity_column: names}),
-        backtest=past
-        if not len(past)
-        else past.assign(
-            **{task.entity_column: [_entity(past, keys, row) for row in range(len(past))]}
-        ),
-        balance=_balance(answers),
-        classes={name: f"{PROBABILITY} of {name}" for name in task.classes},
-        checkpoint=_about(config, model),
-        facts={
-            "anchor time": shown_time(posed.at),
-            "regime": "rolling",
-            "examples": answers.examples,
-            "past": posed.counts.words(),
-        },
-        warnings=(*answers.warnings, *(backtest.warnings if backtest is not None else ())),
-        explanations=[
-            {**one, "entity": names[row], "prediction": _shown(task, one, frame, row)}
-            for one, row in zip(explained, at.tolist(), strict=False)
-        ],
-    )
-
-
-def _shown(task: Task, explanation: Mapping[str, Any], frame: pd.DataFrame, row: int) -> Any:
-    """What the report says was answered: of several classes the chance of the likeliest."""
-    chance = task.task_type == "multiclass_classification"
-    return explanation["answer"] if chance else frame[PREDICTION].iloc[row]
-
-
-def _entity(frame: pd.DataFrame, keys: list[str], row: int) -> Any:
-    parts = [frame[key].iloc[row] for key in keys]
-    return parts[0] if len(parts) == 1 else ", ".join(map(str, parts))
-
-
-def _backtest(config: PredictConfig, model: RelationalModel, answers: Answers) -> Backtest | None:
-    if not config.backtest:
-        return None
-    database = answers.posed.task.database
-    try:
-        return model.evaluate(
-            database, config.query, at=shown_time(answers.posed.at), anchors=config.backtest,
-            config=config.ask,
-        )  # fmt: skip
-    except ValueError as error:
-        _log.warning("no backtest: %s", error)
-        return None
-
-
-def _balance(answers: Answers) -> pd.DataFrame:
-    """Per past anchor time how many examples there are, and what they are like."""
-    counts, task = answers.posed.counts, answers.posed.task
-    frame: pd.DataFrame = pd.DataFrame()
-    if is_static(answers.posed.compiled):
-        return frame
-    frame["time"], frame["labelled"] = counts.time.astype("datetime64[s]"), counts.labelled
-    if task.task_type == "binary_classification":
-        frame["positives"] = counts.positive
-    elif task.task_type == "regression":
-        rows = task.rows("train")
-        means = pd.Series(rows.label[:, 0]).groupby(rows.time).mean()
-        frame["mean"] = means.reindex(counts.time).to_numpy()
-    return frame
-
-
-def _about(config: PredictConfig, model: RelationalModel) -> dict[str, Any]:
-    about = model.about
-    return {
-        "checkpoint": config.checkpoint,
-        "pretrained on": ", ".join(sorted(about.get("databases", {}))) or "nothing",
-        "steps": about.get("steps", "unknown"),
-        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-    }
+def _print(frame: pd.DataFrame, out: Path) -> None:
+    first = frame.drop(columns="explanation", errors="ignore").head(_PRINTED)
+    print(first.to_string(index=False, max_colwidth=150))
+    if len(frame) > len(first):
+        print(f"... and {len(frame) - len(first):,} more in {out}")

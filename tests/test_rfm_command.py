@@ -127,7 +127,7 @@ def test_a_report_of_every_type(
         (["predict", "PREDICT COUNT(orders.*, 0, 30) FOR"], "rfm predict: "),
         (
             ["predict", "x", "out=a.txt", "checkpoint=a", "database=b"],
-            "wanted a .parquet or a .csv",
+            "out=a.txt: wanted a file that ends in .parquet or .csv",
         ),
         (["import", "nowhere", "out=nowhere else"], "source=nowhere: no such file or folder"),
         (["describe"], "database"),

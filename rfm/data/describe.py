@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +17,7 @@ from rich.text import Text
 from rfm.config import setting
 from rfm.data.checks import check_database
 from rfm.data.database import ColumnProfile, Database, SourceConfig, Table, open_source
+from rfm.data.schema import shown_time
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def describe(database: Database) -> str:
     console = Console(file=out, width=110, no_color=True, highlight=False, emoji=False)
     console.print(
         f"{database.name}: {len(database.tables)} tables, {rows:,} rows, validation from "
-        f"{_date(database.val_timestamp)}, test from {_date(database.test_timestamp)}",
+        f"{shown_time(database.val_timestamp)}, test from {shown_time(database.test_timestamp)}",
         markup=False,
     )
     for table in database.tables.values():
@@ -78,8 +78,3 @@ def _row(table: Table, column: str, profile: ColumnProfile) -> tuple[str, str, s
         f"-> {table.foreign_keys[column]}" if column in table.foreign_keys else "",
     ]
     return column, profile.kind, nulls, distinct, ", ".join(filter(None, notes))
-
-
-def _date(seconds: int) -> str:
-    moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)
-    return f"{moment:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
