@@ -154,14 +154,18 @@ def answer_frame(answers: Answers) -> pd.DataFrame:
     - recommendations: ``prediction``, a list of keys of the destination table, best first
 
     A key whose column is called as one of these has `` (key)`` after its name. ``attrs`` of the
-    table say how many ``examples`` the answers are made of, of which ``labels`` these are, who was
-    ``left_out``, and ``warnings``.
+    table say how many ``examples`` the answers are made of; of which ``labels`` these are, in
+    words, and their ``balance``: how many are ``positive``, or of each class, most frequent first,
+    or the quartiles (``lower quartile``, ``median``, ``upper quartile``) of numbers, or of how many
+    a list holds; who was ``left_out``, and ``warnings``.
     """
     posed, value = answers.posed, answers.value
     task = posed.task
     rows = task.rows("test")
     keys = original_keys(task.database, task.entity_table).take(rows.entity)
-    frame: pd.DataFrame = keys.to_pandas().rename(columns={name: f"{name} (key)" for name in _ANSWERS})
+    frame: pd.DataFrame = keys.to_pandas().rename(
+        columns={name: f"{name} (key)" for name in _ANSWERS}
+    )
     frame[ANCHOR] = np.full(len(rows), posed.at).astype("datetime64[s]")
     if task.task_type == "recommendation":
         ranked = value.astype(np.int64).tolist()
@@ -179,6 +183,7 @@ def answer_frame(answers: Answers) -> pd.DataFrame:
     frame.attrs = {
         "examples": answers.examples,
         "labels": posed.counts.words(),
+        "balance": dict(posed.counts.balance),
         "left_out": dict(posed.left_out),
         "warnings": list(answers.warnings),
     }

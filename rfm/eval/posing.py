@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from rfm.data.database import Database
 from rfm.data.query import CompiledQuery, Counts, Entities, Labels, entities, labels
+from rfm.data.query.answers import count_entities
 from rfm.data.query.compiled import aggregates
 from rfm.data.schema import shown_time
 from rfm.data.task_rows import Ints, TaskRows, TaskSplit, class_name, class_names
@@ -210,11 +211,12 @@ def past_labels(
     if is_static(compiled):
         return labels(compiled, database, [at], where_at=learnt.where_at)
     times = earlier_anchors(compiled, database, at)
-    found = labels(compiled, database, times[:1])
-    there = max(1, int(found.counts.there.sum()))
-    most, taken = min(times.size, max(1, _MOST_ROWS // there)), 1
-    while taken < most and (taken < MOST_ANCHORS or len(found) < _ENOUGH):
-        taken = min(most, max(MOST_ANCHORS, 4 * taken))
+    there = max(1, int(count_entities(compiled, database, times[0])))
+    most = min(times.size, max(1, _MOST_ROWS // there))
+    taken = min(most, MOST_ANCHORS)
+    found = labels(compiled, database, times[:taken])
+    while taken < most and len(found) < _ENOUGH:
+        taken = min(most, 4 * taken)
         found = labels(compiled, database, times[:taken])
     return found
 

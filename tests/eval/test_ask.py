@@ -60,6 +60,7 @@ def test_probabilities(answering: RelationalModel, asked_shop: Database, asking:
     assert frame.prediction.nunique() > 1
     assert frame.attrs["examples"] == 24
     assert "positive" in frame.attrs["labels"]
+    assert list(frame.attrs["balance"]) == ["positive"]
 
 
 @pytest.mark.parametrize("context", [0, 24])
@@ -71,6 +72,8 @@ def test_numbers_and_their_intervals(
     assert (frame.low <= frame.prediction).all()
     assert (frame.prediction <= frame.high).all()
     assert (frame.low < frame.high).any()
+    assert "median" in frame.attrs["labels"]
+    assert list(frame.attrs["balance"]) == ["lower quartile", "median", "upper quartile"]
 
 
 def test_classes(answering: RelationalModel, asked_shop: Database, asking: AskConfig) -> None:
@@ -82,6 +85,8 @@ def test_classes(answering: RelationalModel, asked_shop: Database, asking: AskCo
     likeliest = chances.idxmax(axis=1).str.removeprefix("probability of ")
     assert (frame.prediction == likeliest).all()
     np.testing.assert_allclose(frame.probability, chances.max(axis=1))
+    assert set(frame.attrs["balance"]) == names
+    assert sum(frame.attrs["balance"].values()) > 20
 
 
 def test_lists(answering: RelationalModel, asked_shop: Database, asking: AskConfig) -> None:

@@ -42,7 +42,7 @@ What may surprise:
   they hold all that was. Entities that come later are not asked about. Rows of parents that come
   later than a window's end are as if absent. WHERE of a static target is decided at the time of
   each entity, as an example must not tell what came later (``write_task``, and elsewhere by
-  default); ``labels``, ``count`` and ``entities`` decide it at the last anchor time instead if
+  default); ``labels`` and ``entities`` decide it at the last anchor time instead if
   ``where_at`` is ``anchor``: ``WHERE COUNT(orders.*) = 0`` is then who has not ordered by now.
 - Comparing with a missing value is neither true nor false: WHERE leaves the entity out, a target
   drops out; a condition within an aggregation counts as false. NaN and infinity are missing.
@@ -76,10 +76,11 @@ One direction::
 Whatever is wrong with a query raises a ``QueryError``, a ``ValueError`` that points at it.
 """
 
-from rfm.data.query.answers import Counts, Entities, Labels, count, entities, labels
+from rfm.data.query.answers import Entities, Labels, entities, labels
 from rfm.data.query.binder import bind
 from rfm.data.query.bound import BoundQuery
 from rfm.data.query.compiled import CompiledQuery, compile_query, compile_text
+from rfm.data.query.counts import Counts
 from rfm.data.query.errors import QueryError
 from rfm.data.query.parser import parse
 from rfm.data.query.run import Limits
@@ -101,7 +102,6 @@ __all__ = [
     "check_times",
     "compile_query",
     "compile_text",
-    "count",
     "entities",
     "labels",
     "parse",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,49 +12,14 @@ import pyarrow as pa
 
 from rfm.data.database import Database
 from rfm.data.original_keys import find_row, is_missing, key_of_row, keys_of_rows
-from rfm.data.query.compiled import CompiledQuery, label_sql, pieces, select
+from rfm.data.query.compiled import CompiledQuery, pieces, select
+from rfm.data.query.counts import Counts, balance_of
 from rfm.data.query.run import LIMITS, Limits, run, tables_of
 from rfm.data.query.sql import WhereAt
 from rfm.data.schema import shown_time
 from rfm.data.task_rows import Ints
 
-
-@dataclass(frozen=True)
-class Counts:
-    """Of each anchor time [t] (static targets: the last alone), how many entities there were.
-
-    there: existed by then. asked: of these, fulfilled WHERE. unassumed: of these, did not fulfil
-    ASSUMING. empty: of the rest, had no label (an empty window, a missing value). labelled: the
-    rest. positive: of these, the label is 1 (binary), true or not zero (regression), or lists
-    something.
-    """
-
-    time: Ints
-    there: Ints
-    asked: Ints
-    unassumed: Ints
-    empty: Ints
-    labelled: Ints
-    positive: Ints
-
-    def words(self) -> str:
-        """The sums in one line."""
-        there, asked, unassumed, empty, labelled, positive = (
-            int(getattr(self, name).sum())
-            for name in ("there", "asked", "unassumed", "empty", "labelled", "positive")
-        )
-        dropped = [
-            f"{there - asked} not by WHERE" * (there > asked),
-            f"{unassumed} not by ASSUMING" * (unassumed > 0),
-            f"{empty} without a value" * (empty > 0),
-        ]
-        said = ", ".join(part for part in dropped if part)
-        share = f"{positive / labelled:.1%}" if labelled else "none"
-        return (
-            f"{labelled} labelled ({positive} positive, {share}) at {self.time.size} anchor "
-            f"time{'s' * (self.time.size != 1)}, {there - labelled} dropped"
-            + (f" ({said})" if said else "")
-        )
+Flags: TypeAlias = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -111,61 +76,59 @@ def labels(
         ValueError: see ``run``.
     """
     anchors = np.unique(np.asarray(times, dtype=np.int64))
-    tables = tables_of(compiled.bound)
-    spelled = label_sql(compiled, database, where_at=where_at)
-    if anchors.size == 0:
-        found = run(f"{spelled}\nLIMIT 0", database, tables, anchors, limits)
-    else:
-        sql = f"{spelled}\nORDER BY 1, 2"
-        found = run(sql, database, tables, anchors, limits)
-    time, entity, label = (column.combine_chunks() for column in found.columns)
-    return Labels(
-        np.asarray(entity.to_numpy(zero_copy_only=False), dtype=np.int64),
-        _seconds(time),
-        label,
-        count(compiled, database, anchors, limits, where_at),
+    parts = pieces(compiled, database, False, where_at=where_at)
+    columns = (
+        f"{parts.time} AS time, {parts.entity} AS entity, {parts.label} AS label, "
+        f"({parts.assuming}) IS TRUE AS kept"
+    )
+    conditions = [c for c in (parts.exists, parts.where) if c != "TRUE"]
+    sql = f"{select(parts, columns, conditions)}\nORDER BY 1, 2"
+    found = run(sql, database, tables_of(compiled.bound), anchors, limits).combine_chunks()
+    time, label = _seconds(found.column("time")), found.column("label").combine_chunks()
+    kept = found.column("kept").to_numpy()
+    labelled = kept & label.is_valid().to_numpy(zero_copy_only=False)
+    entity = np.asarray(found.column("entity").to_numpy(), dtype=np.int64)[labelled]
+    own = label.filter(pa.array(labelled))
+    counts = _count(compiled, database, anchors, (time, kept, labelled), own)
+    return Labels(entity, time[labelled], own, counts)
+
+
+def _count(
+    compiled: CompiledQuery,
+    database: Database,
+    anchors: Ints,
+    asked: tuple[Ints, Flags, Flags],
+    label: pa.Array,
+) -> Counts:
+    """Of those who fulfil WHERE, their times [n], whether they fulfil ASSUMING and whether they
+    have a label besides; and the labels."""
+    static, (seed, kept, labelled) = compiled.kind != "forecast", asked
+    time = anchors[-1:] if static else anchors
+    at = np.zeros(seed.size, np.int64) if static else np.searchsorted(time, seed)
+    positive = np.zeros(seed.size, bool)
+    if compiled.task_type == "binary_classification":
+        positive[labelled] = label.to_numpy(zero_copy_only=False) != 0
+
+    def counted(part: Flags) -> Ints:
+        return np.bincount(at[part], minlength=time.size).astype(np.int64)
+
+    return Counts(
+        time,
+        there=count_entities(compiled, database, time),
+        asked=counted(np.ones(seed.size, bool)),
+        unassumed=counted(~kept),
+        empty=counted(kept & ~labelled),
+        labelled=counted(labelled),
+        positive=counted(positive),
+        task_type=compiled.task_type,
+        balance=balance_of(label, compiled.task_type, compiled.classes),
     )
 
 
-def count(
-    compiled: CompiledQuery,
-    database: Database,
-    times: npt.ArrayLike,
-    limits: Limits = LIMITS,
-    where_at: WhereAt = "seed",
-) -> Counts:
-    """How many examples there are at anchor times [t] (unix seconds), how many are dropped, why,
-    and how many are positive; ``where_at`` as in ``labels``."""
-    anchors = np.unique(np.asarray(times, dtype=np.int64))
-    static = compiled.kind != "forecast"
-    parts = pieces(compiled, database, False, where_at=where_at)
-    asked, kept = f"({parts.where}) IS TRUE", f"({parts.assuming}) IS TRUE"
-    labelled = f"({parts.label}) IS NOT NULL"
-    positive = {
-        "recommendation": "TRUE",
-        "multilabel_classification": "TRUE",
-        "multiclass_classification": "TRUE",
-    }.get(compiled.task_type, f"({parts.label}) <> 0")
-    columns = [
-        "any_value(NULL)" if static else parts.time,
-        f"count_if({asked})",
-        f"count_if({asked} AND NOT ({kept}))",
-        f"count_if({asked} AND {kept} AND NOT ({labelled}))",
-        f"count_if({asked} AND {kept} AND {labelled})",
-        f"count_if({asked} AND {kept} AND {labelled} AND {positive})",
-    ]
-    exists = [c for c in (parts.exists,) if c != "TRUE"]
-    sql = select(parts, ",\n  ".join(columns), exists) + ("" if static else "\nGROUP BY 1")
-    found = run(sql, database, tables_of(compiled.bound), anchors, limits)
-    time = anchors[-1:] if static else anchors
-    counted = np.zeros((5, time.size), np.int64)
-    at = np.zeros(1, np.int64) if static else np.searchsorted(time, _seconds(found.column(0)))
-    if time.size and found.num_rows:
-        for i in range(5):
-            # without GROUP BY there is a row even of nobody, and it counts NULL
-            counted[i, at] = found.column(i + 1).fill_null(0).to_numpy()
+def count_entities(compiled: CompiledQuery, database: Database, times: Ints) -> Ints:
+    """How many rows the entity table has by times [t]."""
     begun = np.sort(database.times(compiled.entity_table))
-    return Counts(time, np.searchsorted(begun, time, side="right"), *counted)
+    return np.asarray(np.searchsorted(begun, times, side="right"))
 
 
 def entities(

@@ -139,7 +139,7 @@ def compile_query(bound: BoundQuery, database: Database) -> CompiledQuery:
         timedelta, _hidden(bound, database), key_of if ranked else "",
         bound.top if ranked else 0, classes, "",
     )  # fmt: skip
-    sql = label_sql(made, database, PLACEHOLDER) if kind == "forecast" else ""
+    sql = label_sql(made, database) if kind == "forecast" else ""
     return _named(made, sql)
 
 
@@ -149,16 +149,10 @@ def _named(made: CompiledQuery, sql: str) -> CompiledQuery:
     return replace(made, sql=sql, name=f"{words}-{content_hash(given)[:10]}")
 
 
-def label_sql(
-    compiled: CompiledQuery, database: Database, timedelta: str = "", where_at: WhereAt = "seed"
-) -> str:
-    """All labels at the anchor times in ``timestamps``, in RelBench's three columns.
-
-    Args:
-        timedelta: stands for the length of windows that are as long as the task's.
-        where_at: see ``labels``.
-    """
-    parts = pieces(compiled, database, True, timedelta, where_at)
+def label_sql(compiled: CompiledQuery, database: Database) -> str:
+    """All labels at the anchor times in ``timestamps``, as RelBench has it: in three columns, and
+    with a placeholder for the length of windows that are as long as the task's."""
+    parts = pieces(compiled, database, True, PLACEHOLDER)
     columns = [
         f"{parts.time} AS {identifier(compiled.time_column)}",
         f"{parts.entity} AS {identifier(compiled.entity_column)}",

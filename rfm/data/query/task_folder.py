@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rfm.data.database import Database
-from rfm.data.query.answers import Counts, Labels, labels
+from rfm.data.query.answers import Labels, labels
 from rfm.data.query.compiled import CompiledQuery
+from rfm.data.query.counts import Counts
 from rfm.data.query.run import LIMITS, Limits, tables_of
 from rfm.data.query.splits import check_times, split_times
 from rfm.data.task_rows import SPLITS, Ints, TaskSplit

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from rfm.data.database import Database
-from rfm.data.query import compile_text, count, entities, labels
+from rfm.data.query import compile_text, entities, labels
 from tests.data.query.made import seconds, shop_frames, write_shop
 
 Frames = dict[str, pd.DataFrame]
@@ -296,30 +296,6 @@ def test_entities_by_key(shop: Database, frames: Frames) -> None:
     assert everyone.entity.tolist() == np.flatnonzero(begun).tolist()
     with pytest.raises(ValueError, match="customers has no row with the key 99"):
         entities(compiled, shop, at, keys=[99])
-
-
-def test_counts(shop: Database, frames: Frames) -> None:
-    text = (
-        "PREDICT MAX(orders.total VIA orders.customer_id, 0, 30, days) > 60 FOR EACH customers.id "
-        "WHERE customers.city = 'Oslo' ASSUMING COUNT(visits.*, 0, 30, days) > 0"
-    )
-    times = [seconds(time) for time in TIMES]
-    counts = count(compile_text(text, shop), shop, times)
-    people = frames["customers"]
-    there = [int((people.since <= time).sum()) for time in TIMES]
-    assert counts.there.tolist() == there
-    oslo = [int(((people.since <= t) & (people.city == "Oslo")).sum()) for t in TIMES]
-    assert counts.asked.tolist() == oslo
-    sums = counts.unassumed + counts.empty + counts.labelled
-    assert sums.tolist() == oslo
-    found = _found(text, shop)
-    assert counts.labelled.sum() == len(found)
-    assert counts.positive.sum() == sum(found.values())
-    assert counts.unassumed.sum() > 0
-    words = counts.words()
-    assert f"{len(found)} labelled ({sum(found.values())} positive" in words
-    assert "3 anchor times" in words
-    assert f"{sum(there) - sum(oslo)} not by WHERE" in words
 
 
 def test_no_times_no_labels(shop: Database) -> None:

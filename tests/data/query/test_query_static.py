@@ -16,7 +16,6 @@ from rfm.data.query import (
     CompiledQuery,
     QueryError,
     compile_text,
-    count,
     entities,
     labels,
     write_task,
@@ -270,7 +269,6 @@ def test_where_of_a_static_target_is_decided_at_the_anchor_if_asked(tmp_path: Pa
     assert sorted(found.entity) == wanted
     assert found.time.tolist() == shop.times("customers")[found.entity].tolist()
     assert found.counts.asked.tolist() == [len(wanted)]
-    assert count(compiled, shop, at, where_at="anchor").words() == found.counts.words()
     assert len(entities(compiled, shop, at[0])) > len(wanted)  # at their own times
     some = entities(compiled, shop, at[0], keys=[int(there[0]), wanted[0]], where_at="anchor")
     assert set(some.row) <= set(wanted)
@@ -308,7 +306,7 @@ def test_nobody_is_asked(target: str, where: str, at: str, where_at: Any, tmp_pa
     compiled = compile_text(f"PREDICT {target} FOR EACH customers.id{where}", shop)
     found = labels(compiled, shop, [seconds(at)], where_at=where_at)
     assert len(found) == len(found.label) == 0
-    counts = count(compiled, shop, [seconds(at)], where_at=where_at)
+    counts = found.counts
     assert [int(c.sum()) for c in (counts.asked, counts.empty, counts.labelled)] == [0, 0, 0]
     assert counts.there.tolist() == [20 if where else 0]
     asked = entities(compiled, shop, seconds(at), where_at=where_at)
