@@ -107,7 +107,7 @@ def run(config: PredictConfig) -> Mapping[str, Any]:
         "task_type": posed.task.task_type,
         "examples": answers.examples,
         "labelled": int(posed.counts.labelled.sum()),
-        "positive": int(posed.counts.positive.sum()),
+        "balance": posed.counts.balance,
         "warnings": list(answers.warnings),
     }
 

@@ -12,10 +12,11 @@ import pandas as pd
 from rfm.data.questions import QuestionSampler
 from rfm.data.schema import shown_time, words
 from rfm.data.tasks import Task
-from rfm.eval.ask import ANCHOR, PREDICTION, PROBABILITY, Answers
+from rfm.eval.ask import Answers
 from rfm.eval.backtest import Backtest
 from rfm.eval.explained import explain_answers
 from rfm.eval.posing import is_static
+from rfm.eval.predictions import ANCHOR, PREDICTION, PROBABILITY
 from rfm.eval.report import PredictionRun
 from rfm.model import RelationalModel
 

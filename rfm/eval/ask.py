@@ -27,7 +27,7 @@ from rfm.eval.posing import (
     pose,
 )
 from rfm.eval.predict import ask_all, predict
-from rfm.eval.report_numbers import LABEL
+from rfm.eval.predictions import ANCHOR, HIGH, LABEL, LOW, PREDICTION, PROBABILITY
 from rfm.eval.zero_shot import (
     ZeroShot,
     ZeroShotRecommendation,
@@ -37,9 +37,6 @@ from rfm.eval.zero_shot import (
 from rfm.nn.model import RelationalModel
 
 _log = logging.getLogger("rfm")
-ANCHOR, PREDICTION, LOW, HIGH, PROBABILITY = (
-    "anchor_time", "prediction", "low", "high", "probability",
-)  # fmt: skip
 _ANSWERS = (ANCHOR, PREDICTION, LOW, HIGH, PROBABILITY, LABEL, "top_signal", "explanation")
 SHARES = (0.5, 0.1, 0.9)  # of numbers: the median, and between what 80 % of the outcomes lie
 

@@ -13,7 +13,7 @@ from rfm.data.database import Database
 from rfm.data.query import CompiledQuery, Entities, Labels, compile_text, labels
 from rfm.data.schema import shown_time
 from rfm.data.task_rows import TaskType, class_name
-from rfm.eval.ask import ANCHOR, AskConfig, answer_frame, ask, listed, what_is_learnt
+from rfm.eval.ask import AskConfig, answer_frame, ask, listed, what_is_learnt
 from rfm.eval.posing import (
     Learnt,
     Posed,
@@ -23,7 +23,8 @@ from rfm.eval.posing import (
     pose,
     pose_rows,
 )
-from rfm.eval.report_numbers import LABEL, known, scores, scores_by_time
+from rfm.eval.predictions import ANCHOR, LABEL
+from rfm.eval.report_numbers import known, scores, scores_by_time
 from rfm.nn.model import RelationalModel
 
 _log = logging.getLogger("rfm")

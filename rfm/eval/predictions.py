@@ -16,7 +16,9 @@ from rfm.data.task_rows import Ints, TaskSplit, TaskType
 from rfm.data.tasks import Task
 from rfm.files import publish
 
-PREDICTION = "prediction"
+ANCHOR, PREDICTION, LOW, HIGH, PROBABILITY, LABEL = (
+    "anchor_time", "prediction", "low", "high", "probability", "label",
+)  # fmt: skip
 METRICS: dict[TaskType, str] = {
     "binary_classification": "roc_auc",
     "multiclass_classification": "accuracy",

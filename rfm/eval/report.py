@@ -22,9 +22,9 @@ from rfm.data.schema_picture import picture_schema
 from rfm.data.schema_shapes import printable
 from rfm.data.schema_svg import to_svg
 from rfm.data.task_rows import TaskType
+from rfm.eval.predictions import HIGH, LABEL, LOW, PREDICTION
 from rfm.eval.report_backtest import backtest_section, calibration_section, headline, verdict
 from rfm.eval.report_explained import examples, signals_section
-from rfm.eval.report_numbers import HIGH, LABEL, LOW, PREDICTION
 from rfm.eval.report_parts import count, spell
 from rfm.eval.report_scores import labels_section, scores_section
 from rfm.files import publish

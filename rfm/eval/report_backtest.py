@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from rfm.eval.predictions import HIGH, LABEL, LOW, PREDICTION
 from rfm.eval.report_charts import (
     columns,
     day,
@@ -15,10 +16,6 @@ from rfm.eval.report_charts import (
     short_number,
 )
 from rfm.eval.report_numbers import (
-    HIGH,
-    LABEL,
-    LOW,
-    PREDICTION,
     Bins,
     actual_by_predicted,
     class_table,

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from rfm.data.task_rows import TaskType
+from rfm.eval.predictions import HIGH, LABEL, LOW, PREDICTION
 
-LABEL, PREDICTION, LOW, HIGH = "label", "prediction", "low", "high"
 BINS = 10
 Floats = npt.NDArray[np.float64]
 

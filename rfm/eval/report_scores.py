@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from rfm.eval.predictions import HIGH, LOW, PREDICTION
 from rfm.eval.report_charts import columns_over_time, day, histogram, lines_over_time, short_number
-from rfm.eval.report_numbers import HIGH, LOW, PREDICTION
 from rfm.eval.report_parts import Bars, Figure, Grid, Section, count, scale_bars, spell
 
 if TYPE_CHECKING:
