@@ -13,19 +13,13 @@ import pandas as pd
 
 from rfm.data.database import Database
 from rfm.data.original_keys import keys_of_rows, original_keys
-from rfm.data.query import CompiledQuery, compile_text
+from rfm.data.query import compile_text
 from rfm.data.questions import QuestionSampler
 from rfm.data.schema import shown_time
 from rfm.eval.ask_config import AskConfig as AskConfig
 from rfm.eval.asking import open_tuned, schema_seen, seen_before
-from rfm.eval.posing import (
-    NOTHING_LEARNT,
-    Learnt,
-    Posed,
-    anchor_time,
-    as_of,
-    pose,
-)
+from rfm.eval.fitted import check_answers_others, what_is_learnt
+from rfm.eval.posing import Posed, anchor_time, as_of, pose
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.predictions import ANCHOR, HIGH, LABEL, LOW, PREDICTION, PROBABILITY
 from rfm.eval.zero_shot import (
@@ -70,10 +64,12 @@ def ask_query(
         QueryError: for a query that cannot be read.
         ValueError: see ``pose`` and ``ask``.
     """
-    moment = anchor_time(compile_text(query, database), database, at)
+    compiled = compile_text(query, database)
+    moment = anchor_time(compiled, database, at)
     seen = as_of(database, moment)
-    compiled = compile_text(query, seen)
-    learnt = what_is_learnt(model, compiled)
+    if seen is not database:
+        compiled = compile_text(query, seen)
+    learnt = what_is_learnt(model, compiled, seen)
     posed = pose(compiled, seen, moment, listed_keys(entities), learnt)
     _log.info("labels known by %s: %s", shown_time(moment), posed.counts.words())
     for key, why in posed.left_out.items():
@@ -99,41 +95,30 @@ def listed_keys(entities: Sequence[Any] | None) -> list[Any] | None:
     return list(entities)
 
 
-def has_learnt(model: RelationalModel, compiled: CompiledQuery) -> bool:
-    """Whether a model was fine-tuned for this very query."""
-    learnt: str = model.about.get("finetuned", {}).get("query", "")
-    return len(model.heads) > 0 and learnt.split() == compiled.text.split()
-
-
-def what_is_learnt(model: RelationalModel, compiled: CompiledQuery) -> Learnt:
-    """How the model was fine-tuned for a query."""
-    if not has_learnt(model, compiled):
-        return NOTHING_LEARNT
-    tuned = model.about["finetuned"]
-    return Learnt(True, tuple(tuned["classes"]), int(tuned["until"]))
-
-
 def ask(model: RelationalModel, posed: Posed, config: AskConfig) -> Answers:
-    """Answers of the model's head, if it has learnt this query, else from examples, without
+    """Answers of the model's head, if it was fitted to this question, else from examples, without
     training.
 
     Raises:
-        ValueError: for types of tasks, and models, that cannot be asked so, see ``check_askable``.
+        ValueError: for types of tasks, and models, that cannot be asked so, see ``check_askable``,
+            ``open_tuned`` and ``check_answers_others``.
     """
-    task = posed.task
-    if has_learnt(model, posed.compiled):
+    task, learnt = posed.task, posed.learnt
+    if learnt.fitted:
         name = model.about["finetuned"]["task"].partition("/")[2]  # of a table that it has read
         sampler = open_tuned(model, replace(task, name=name), config.cache)
         value = predict(model, ask_all(sampler, sampler.ask(["test"], "rolling")))
         around = model.about["finetuned"]["around"]
         value = np.concatenate([value, *(value + off for off in around)], axis=1)
-        return Answers(posed, config, value, 0, (), sampler)
+        return Answers(posed, config, value, 0, learnt.warnings, sampler)
+    check_answers_others(model, posed.compiled)
     most = (len(task.rows("test")) + config.context) * max(config.ask.max_rows, 1)
     rows = sum(table.num_rows for table in task.database.tables.values())
     asker = open_zero_shot(model, task, config.cache, config.ask, cached=rows <= most)
     readers = {"": in_context(model, SHARES)}
     found = asker.ask("test", "rolling", config.context, config.seed, readers, SHARES)[""]
-    seen = (*seen_before(model.about, task), *schema_seen(model.about, asker.store))
+    about = {**model.about, "finetuned": {}} if learnt.warnings else model.about
+    seen = (*learnt.warnings, *seen_before(about, task), *schema_seen(about, asker.store))
     value, warnings = found.predictions.value, (*seen, *found.warnings)
     if task.task_type == "regression":  # up to rounding, they are within what has been known
         label = task.rows("train").label

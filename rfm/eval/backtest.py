@@ -13,9 +13,9 @@ from rfm.data.database import Database
 from rfm.data.query import CompiledQuery, Entities, Labels, compile_text, labels
 from rfm.data.schema import shown_time
 from rfm.data.task_rows import TaskType, class_name
-from rfm.eval.ask import AskConfig, answer_frame, ask, listed, what_is_learnt
+from rfm.eval.ask import AskConfig, answer_frame, ask, listed
+from rfm.eval.fitted import Learnt, what_is_learnt
 from rfm.eval.posing import (
-    Learnt,
     Posed,
     as_of,
     earlier_anchors,
@@ -72,7 +72,7 @@ def backtest(
     """
     if anchors < 1:
         raise ValueError(f"anchors={anchors}: wanted at least one past anchor time")
-    learnt = what_is_learnt(model, compiled)
+    learnt = what_is_learnt(model, compiled, database)
     if is_static(compiled):
         parts = [_of_known(model, compiled, as_of(database, at), at, learnt, config)]
     else:
@@ -98,7 +98,7 @@ def _of_known(
     new = np.flatnonzero(found.time >= learnt.until)
     size = min(int(_HELD_OUT * new.size), _MOST_HELD_OUT)
     if not size:
-        said = _nothing_new(model, learnt) if learnt.times else found.counts.words()
+        said = _nothing_new(model, learnt) if learnt.fitted else found.counts.words()
         raise ValueError(f"too few values are known to hide some: {said}")
     rng = np.random.default_rng(config.seed)
     held = np.sort(rng.choice(new, size, replace=False))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from rfm.data.query.compiled import aggregates
 from rfm.data.schema import shown_time
 from rfm.data.task_rows import Ints, TaskRows, TaskSplit, class_name, class_names
 from rfm.data.tasks import Task
+from rfm.eval.fitted import NOTHING_LEARNT, Learnt
 
 MOST_ANCHORS = 40  # where they hold enough labels
 _ENOUGH = 2_000  # labels
@@ -36,7 +37,7 @@ class Posed:
 
     task: its training rows have labels that are known by then, its test rows [n] are asked.
     at: the anchor, unix seconds. counts: of the past. left_out: keys of entities that were asked
-    for and are not answered -> why.
+    for and are not answered -> why. learnt: how the model to be asked was fitted to it.
     """
 
     compiled: CompiledQuery
@@ -44,28 +45,7 @@ class Posed:
     at: int
     counts: Counts
     left_out: Mapping[Any, str]
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """How a model was fine-tuned for a query; one that was not answers from examples, as of the
-    anchor time.
-
-    times: static targets are asked as of each row's own time, as they were learnt. classes: of a
-    multiclass target. until: unix seconds, up to which it has seen labels. where_at: when WHERE of
-    a static target is decided.
-    """
-
-    times: bool = False
-    classes: tuple[str, ...] = ()
-    until: int = -(2**62)
-
-    @property
-    def where_at(self) -> Literal["seed", "anchor"]:
-        return "seed" if self.times else "anchor"
-
-
-NOTHING_LEARNT = Learnt()
+    learnt: Learnt
 
 
 def as_of(database: Database, at: int) -> Database:
@@ -143,7 +123,7 @@ def pose_rows(
     if is_static(compiled):
         others = ~np.isin(entity, asked.row)
         entity, time, label = entity[others], time[others], label.filter(pa.array(others))
-        if not learnt.times:
+        if not learnt.fitted:
             time, now = np.full(entity.size, at - 1), np.full(asked.row.size, at)
     if not entity.size:
         raise ValueError(
@@ -164,7 +144,7 @@ def pose_rows(
         "test": _rows(compiled, asked.row, now, pa.nulls(now.size, label.type), classes),
     }
     task = _as_task(compiled, database, rows, classes, learnt)
-    return Posed(compiled, task, at, past.counts, asked.left_out)
+    return Posed(compiled, task, at, past.counts, asked.left_out, learnt)
 
 
 def plain_name(compiled: CompiledQuery) -> str:
@@ -250,7 +230,7 @@ def _as_task(
     classes: Sequence[str],
     learnt: Learnt,
 ) -> Task:
-    name, at_once = plain_name(compiled), is_static(compiled) and not learnt.times
+    name, at_once = plain_name(compiled), is_static(compiled) and not learnt.fitted
     return Task(
         name=name,
         folder=database.folder / "tasks" / name,
@@ -262,7 +242,7 @@ def _as_task(
         target=compiled.target_column,
         time_column=compiled.time_column,
         timedelta=1 if at_once else compiled.timedelta,
-        hidden=(*compiled.hidden, *(() if learnt.times else _links(compiled))),
+        hidden=(*compiled.hidden, *(() if learnt.fitted else _links(compiled))),
         destination_table=compiled.destination_table,
         top_k=compiled.top_k,
         given_rows=rows,

@@ -64,12 +64,35 @@ def test_other_queries_are_answered_from_examples(
 ) -> None:
     tuned = answering.fit(asked_shop, BUYS, config=FIT, ask=asking)
     other = BUYS.replace("30", "60")
-    pd.testing.assert_frame_equal(
-        tuned.predict(asked_shop, other, config=asking),
-        answering.predict(asked_shop, other, config=asking),
-    )
+    frame = tuned.predict(asked_shop, other, config=asking)
+    pd.testing.assert_frame_equal(frame, answering.predict(asked_shop, other, config=asking))
+    said = frame.attrs["warnings"][0]
+    assert f"fitted to another query, `{BUYS}`: `{other}` is answered from examples" in said
+    assert "model.fit" in said
+    assert not any("fine-tuned on" in warning for warning in frame.attrs["warnings"])
+    del tuned.about["episodes"]
+    with pytest.raises(ValueError, match="never learnt to answer others from examples, such as"):
+        tuned.predict(asked_shop, other, config=asking)
+    assert len(tuned.predict(asked_shop, BUYS, config=asking)) == 12
     with pytest.raises(ValueError, match="fine-tuned head are not explained"):
         tuned.predict(asked_shop, BUYS, explain=True, config=asking)
+
+
+def test_the_same_question_in_other_words_is_answered_by_the_head(
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
+) -> None:
+    tuned = answering.fit(asked_shop, BUYS, config=FIT, ask=asking)
+    every = tuned.predict(asked_shop, BUYS, config=asking).set_index("id").prediction
+    again = "predict count(orders.* via orders.customer, 0, 30) > 0  # soon?"
+    some = tuned.predict(asked_shop, f"{again}\nfor customers.id in (7, 3)", config=asking)
+    assert some.id.tolist() == [7, 3]
+    np.testing.assert_allclose(some.prediction, every[[7, 3]], atol=1e-4)
+    assert some.attrs["examples"] == 0
+    assert some.attrs["warnings"] == []
+    oslo = tuned.predict(asked_shop, f"{BUYS} WHERE customers.city = 'Oslo'", config=asking)
+    assert 0 < len(oslo) < 12
+    np.testing.assert_allclose(oslo.prediction, every[oslo.id], atol=1e-4)
+    assert "under other conditions" in oslo.attrs["warnings"][0]
 
 
 def test_the_folder_of_the_database_stays_as_it_was(

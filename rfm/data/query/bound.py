@@ -1,8 +1,11 @@
-"""A query whose names are those of a database: what is asked, with types and join paths."""
+"""A query whose names are those of a database: what is asked, with types and join paths.
+
+Values are equal that say the same, wherever in the text.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
@@ -29,7 +32,7 @@ Route: TypeAlias = tuple[Hop, ...]
 class Cell:
     """A column of the row that a path leads to; ``key_of``: the table whose rows it holds."""
 
-    span: Span
+    span: Span = field(compare=False)
     type: Type
     path: Route
     table: str
@@ -41,7 +44,7 @@ class Cell:
 class Row:
     """``table.*``: the row itself, to be counted."""
 
-    span: Span
+    span: Span = field(compare=False)
     type: Type
     path: Route
     table: str
@@ -49,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Fixed:
-    span: Span
+    span: Span = field(compare=False)
     type: Type
     value: bool | int | float | str | datetime | None
 
@@ -58,13 +61,13 @@ class Fixed:
 class Anchor:
     """The anchor time."""
 
-    span: Span
+    span: Span = field(compare=False)
     type: Type
 
 
 @dataclass(frozen=True)
 class Interval:
-    span: Span
+    span: Span = field(compare=False)
     type: Type
     number: int
     unit: Unit
@@ -74,7 +77,7 @@ class Interval:
 class Apply:
     """An operator on values."""
 
-    span: Span
+    span: Span = field(compare=False)
     type: Type
     operator: str
     operands: tuple[Value, ...]
@@ -98,7 +101,7 @@ class Aggregate:
     whose rows the values are, "" for others.
     """
 
-    span: Span
+    span: Span = field(compare=False)
     type: Type
     function: Function
     table: str
@@ -138,3 +141,14 @@ class BoundQuery:
     rows: tuple[int, ...]
     ranking: Literal["", "RANK", "CLASSIFY"]
     top: int
+
+    @property
+    def question(self) -> tuple[object, ...]:
+        """What is asked, whoever is asked about: equal questions have the same labels."""
+        target = (self.target, self.child, self.via)
+        return (self.kind, self.entity, *target, self.ranking, self.top)
+
+    @property
+    def conditions(self) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+        """Under which it is asked."""
+        return self.where, self.assuming
