@@ -62,8 +62,12 @@ def spell_arithmetic(value: Apply, database: Database, spell: Callable[[Value], 
     Args:
         spell: SQL of the operands that are no such operations themselves.
     """
-    spelled = _nested(value, database, spell)
-    return spelled if exact(value, database) is not None else finite(spelled)
+    divisors = list[str]()
+    spelled = _nested(value, database, spell, divisors)
+    if exact(value, database) is not None:
+        return spelled
+    sound = [f"{divisor} <> 0" for divisor in divisors]
+    return f"CASE WHEN {' AND '.join([*sound, f'isfinite({spelled})'])} THEN {spelled} END"
 
 
 def finite(spelled: str) -> str:
@@ -71,13 +75,16 @@ def finite(spelled: str) -> str:
     return f"CASE WHEN isfinite({spelled}) THEN {spelled} END"
 
 
-def _nested(value: Apply, database: Database, spell: Callable[[Value], str]) -> str:
-    """Checked at the outermost operation alone: each check says the operation twice."""
+def _nested(
+    value: Apply, database: Database, spell: Callable[[Value], str], divisors: list[str]
+) -> str:
+    """Checked at the outermost operation alone, as each check says the operation twice.
+    ``divisors`` gets what must not be zero: ``nullif`` would double it at every level."""
     result, operator = exact(value, database), value.operator
     operands = []
     for operand in value.operands:
         if isinstance(operand, Apply) and operand.operator in ARITHMETIC:
-            said = _nested(operand, database, spell)
+            said = _nested(operand, database, spell, divisors)
         else:
             said = spell(operand)
         own = exact(operand, database)
@@ -91,7 +98,7 @@ def _nested(value: Apply, database: Database, spell: Callable[[Value], str]) -> 
     if len(operands) == 1:
         return f"(- {operands[0]})"
     if operator == "/":
-        return f"({operands[0]} / nullif({operands[1]}, 0))"
+        divisors.append(operands[1])
     return f"({operands[0]} {operator} {operands[1]})"
 
 

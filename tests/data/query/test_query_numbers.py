@@ -166,3 +166,18 @@ def test_infinite_values_of_entities_are_missing(tmp_path: Path) -> None:
         "PREDICT people.size > 2 FOR EACH people.id WHERE people.size IS NULL", database
     )
     assert entities(missing, database, at).row.tolist() == [1, 2, 3]
+
+
+def test_nested_divisions_do_not_double(tmp_path: Path) -> None:
+    """Neither in the SQL nor in what duckdb makes of it; zero at any depth is missing."""
+    database = _database(tmp_path, x=[0.5, 0.0, 3.0])
+    target, expected = "events.x", [0.5, 3.0]
+    for level in range(20):
+        target, expected = f"{level + 1} / ({target})", [(level + 1) / x for x in expected]
+    found = _value(f"SUM({target}, 0, 9)", database)
+    assert found == pytest.approx(sum(expected))
+    compiled = compile_text(f"PREDICT SUM({target}, 0, 9) FOR EACH people.id", database)
+    shallow = f"PREDICT SUM({'(' * 10}events.x{' / 2)' * 10}, 0, 9) FOR EACH people.id"
+    assert len(compiled.sql) < 20 * len(compile_text(shallow, database).sql)
+    assert _value("COUNT(events.* WHERE 1 / (1 / (1 / events.x)) > 0, 0, 9)", database) == 2.0
+    assert _value("COUNT(events.* WHERE 1 / (1 / (0 * events.x)) IS NULL, 0, 9)", database) == 3.0
