@@ -2,7 +2,9 @@
 
     python -m benchmarks.import_roundtrip data.root=<folder> [postgres=<URL of an empty database>]
 
-prints per database, and for all, how many primary keys, foreign keys and time columns are right.
+prints per database, and for all, how many primary keys, foreign keys and time columns are right,
+and which tables would take the times of their parents (`inherit_times`), which these imports leave
+out: the originals have none of that.
 The databases fall into two halves by the order of their names (every second one), so that rules
 that were thought of while looking at one half can be read on the other.
 """
@@ -21,6 +23,8 @@ from benchmarks.import_media import write_postgres, write_sqlite
 from rfm.config import run_command, setting
 from rfm.data.database import Database, open_database
 from rfm.data.import_sql import Import, ImportConfig, import_database
+from rfm.data.importing.inherited_times import inherit_times
+from rfm.data.importing.names import table_stems
 from rfm.data.locate import list_databases
 
 
@@ -111,20 +115,28 @@ class Totals:
         return sum((self.scores[medium][name] for name in names), Score())
 
 
-def import_from(source: str, out: Path, options: ImportConfig | None = None) -> Import:
-    return import_database(source, out, options or ImportConfig())
+def import_from(source: str, out: Path) -> Import:
+    return import_database(source, out, ImportConfig(inherit_times=False))
+
+
+def would_inherit(done: Import) -> list[str]:
+    """Per table that would take its parents' times: of which tables, by which foreign keys."""
+    plans = done.plan.tables
+    found = inherit_times(plans, table_stems(list(plans)), set())
+    return [f"{name}: {plan.time.reason}" for name, plan in found.items() if plan.inherited]
 
 
 def run(config: RoundtripConfig) -> Mapping[str, Any]:
     logging.getLogger("rfm").setLevel(logging.ERROR)
     names = list(config.databases) or list_databases(config.data.root)
-    totals = Totals()
+    totals, inherits = Totals(), dict[str, list[str]]()
     for name in names:
         truth = open_database(name, config.data.root)
         with tempfile.TemporaryDirectory() as folder:
             source = write_sqlite(truth, Path(folder) / "x.sqlite", declared=False)
             done = import_from(source, Path(folder) / name)
             totals.scores.setdefault("sqlite", {})[name] = score_import(truth, done)
+            inherits[name] = would_inherit(done)
             if config.postgres is not None:
                 import psycopg
 
@@ -134,9 +146,12 @@ def run(config: RoundtripConfig) -> Mapping[str, Any]:
                 totals.scores.setdefault("postgresql", {})[name] = score_import(truth, done)
         for medium, scores in totals.scores.items():
             print(f"{medium:11} {name:22} {json.dumps(scores[name].numbers())}", flush=True)
+            for line in inherits[name]:
+                print(f"    {line}", flush=True)
             if config.wrong:
                 print(*(f"    {w}" for w in scores[name].wrong), sep="\n", flush=True)
-    return {
+    inheriting = {name: len(lines) for name, lines in inherits.items() if lines}
+    return {"inherit_times": inheriting} | {
         medium: {
             "all": totals.all(medium, names).numbers(),
             "even": totals.all(medium, names[::2]).numbers(),

@@ -13,6 +13,11 @@ import pytest
 
 from rfm.data.database import Database
 from rfm.data.import_sql import ImportConfig, import_database
+from rfm.data.prepare import prepare
+from rfm.data.query import compile_text, labels
+from rfm.data.sampler import Seeds, fan_outs, sample
+from rfm.data.tokenizer import mixture_tokenizer
+from rfm.eval.posing import anchor_time
 
 SPLITS = {"val_timestamp": "2020-09-01", "test_timestamp": "2020-11-01"}
 
@@ -102,6 +107,89 @@ def test_a_row_without_a_time_is_seen_by_nothing_earlier(tmp_path: Path) -> None
     assert database.tables["orders"].time_column == "created_at"
     times = database.times("orders")
     assert times[7] == times.max() > database.test_timestamp
+
+
+def with_lines() -> dict[str, pd.DataFrame]:
+    """The shop with products, and lines of orders: what is in an order, and no more."""
+    rng, frames = np.random.default_rng(4), tables()
+    order = np.repeat(frames["orders"].order_id.to_numpy(), 2)
+    frames["products"] = pd.DataFrame({"product_id": np.arange(6) + 3, "weight": np.arange(6) / 2})
+    frames["order_lines"] = pd.DataFrame(
+        {
+            "order_id": rng.permutation(order),
+            "product_id": rng.integers(0, 6, order.size) + 3,
+            "pieces": rng.integers(1, 9, order.size),
+        }
+    )
+    return frames
+
+
+def test_lines_of_later_orders_are_not_sampled(tmp_path: Path) -> None:
+    database = imported(tmp_path / "a", with_lines(), **SPLITS)
+    at = int(pd.Timestamp("2020-06-01").timestamp())
+    ordered = database.times("orders")[database.parents("order_lines", "order_id")]
+    np.testing.assert_array_equal(database.times("order_lines"), ordered)
+    tokenizer = mixture_tokenizer([database], 400, tmp_path / "cache")
+    graph = prepare(database, tokenizer, tmp_path / "cache").graph
+    first = dict(zip(graph.tables, graph.table_start[:-1].tolist(), strict=True))
+    seeds = Seeds.at(first["products"] + np.arange(6), at)
+    rows = sample(graph, seeds, fan_outs(graph, [1000, 1000]), "uniform").row
+    ours = first["order_lines"] <= rows
+    lines = rows[ours & (rows < first["order_lines"] + ordered.size)] - first["order_lines"]
+    assert np.unique(lines).size == (ordered <= at).sum() > 100
+    assert (ordered[lines] <= at).all()
+
+
+def test_lines_of_later_orders_are_not_counted(tmp_path: Path) -> None:
+    """What is asked of a product at an anchor, labels and conditions, is of its lines' orders."""
+    frames, changed = with_lines(), with_lines()
+    orders, lines = changed["orders"], changed["order_lines"]
+    end = pd.Timestamp("2020-07-01")
+    late = lines.order_id.isin(orders.order_id[orders.created_at > end])
+    lines.loc[late, "pieces"] = 1000
+    lines.loc[late, "product_id"] = 3
+    query = (
+        "PREDICT SUM(order_lines.pieces, 0, 30, days) FOR EACH products.product_id "
+        "WHERE COUNT(order_lines.*, -60, 0, days) > 9 AND SUM(order_lines.pieces, -INF, 0) < 900"
+    )
+    anchors = [int((end - pd.Timedelta(f"{days}D")).timestamp()) for days in (60, 30, 20)]
+    found = []
+    for name, made in (("a", frames), ("b", changed)):
+        database = imported(tmp_path / name, made, **SPLITS)
+        found.append([labels(compile_text(query, database), database, [a]) for a in anchors])
+    for ours, theirs in zip(found[0][:2], found[1][:2], strict=True):
+        assert len(ours) > 0
+        assert ours.entity.tolist() == theirs.entity.tolist()
+        assert ours.label.to_pylist() == theirs.label.to_pylist()
+    assert found[0][2].entity.tolist() == found[1][2].entity.tolist()  # conditions are of before
+    assert found[0][2].label.to_pylist() != found[1][2].label.to_pylist()
+    (early, *_), n = found[0], frames["order_lines"].merge(frames["orders"], on="order_id")
+    window = n[
+        (n.created_at > end - pd.Timedelta("60D")) & (n.created_at <= end - pd.Timedelta("30D"))
+    ]
+    wanted = window.groupby("product_id").pieces.sum()
+    assert early.label.to_pylist() == [wanted.get(row + 3, 0) for row in early.entity.tolist()]
+
+
+def test_lines_of_no_order_are_seen_by_nothing_earlier(tmp_path: Path) -> None:
+    frames = with_lines()
+    frames["order_lines"].loc[7, "order_id"] = 5  # there is none
+    frames["orders"].loc[9, "created_at"] = pd.NaT
+    database = imported(tmp_path / "a", frames, **SPLITS)
+    times, order = database.times("order_lines"), frames["order_lines"].order_id
+    assert (times[[7, *np.flatnonzero(order == 1009)]] == times.max()).all()
+    assert times.max() == database.times("orders").max() > database.test_timestamp
+
+
+def test_days_that_stand_for_never_move_nothing(tmp_path: Path) -> None:
+    frames, changed = tables(), tables()
+    changed["orders"].loc[5, "created_at"] = pd.Timestamp("2262-01-01")
+    whole, other = (imported(tmp_path / n, f) for n, f in (("a", frames), ("b", changed)))
+    assert other.times("orders")[5] == other.times("orders").max() == whole.times("orders").max()
+    query = compile_text(
+        "PREDICT COUNT(orders.*, 0, 30, days) FOR EACH customers.customer_id", other
+    )
+    assert anchor_time(query, other, None) == whole.times("orders").max()
 
 
 def test_derived_splits_leave_training_rows_before_both(tmp_path: Path) -> None:

@@ -14,11 +14,9 @@ The folder holds `manifest.yaml`, `db/<table>.parquet`, the source's own keys in
 from __future__ import annotations
 
 import fnmatch
-import importlib
 import logging
 import re
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,6 +66,9 @@ class ImportConfig:
         factory=dict, help="rows to take of a table, as a SQL condition of the source"
     )
     overrides: Path | None = setting(None, help="YAML of what is not to be inferred")
+    inherit_times: bool = setting(
+        True, help="tables that happen with their parents, such as order lines, have their time"
+    )
     dry_run: bool = setting(False, help="show what would be done, write nothing")
     dry_run_rows: int = setting(1_000_000, ge=1, help="rows of each table a dry run looks at")
     val_timestamp: str | None = setting(None, help="first time of validation, such as 2020-01-31")
@@ -119,13 +120,12 @@ def import_database(source: str, out: Path, options: ImportConfig) -> Import:
         with tempfile.TemporaryDirectory(prefix="rfm-import-") as temporary:
             return _dry_run(source, out, options, said, given, Path(temporary), began)
     check_out(out, options.overwrite, source)
-    # what opens the folder in the end takes a second to import: meanwhile rows are read
-    with _meanwhile("relbench.manifest"), replacing(out, options.overwrite, source) as folder:
+    with replacing(out, options.overwrite, source) as folder:
         work = folder / _WORK
         work.mkdir(parents=True)
         with _facts(options, work) as facts:
             read, shown = _read(source, options, said, facts, work, 0)
-            plan = make_plan(facts, read.tables, read.places, said)
+            plan = make_plan(facts, read.tables, read.places, said, options.inherit_times)
             splits = given or derive_splits(facts, plan)
             written = write_tables(facts, plan, folder, work)
         name = _database_name(options, out)
@@ -153,7 +153,7 @@ def _dry_run(
 ) -> Import:
     with _facts(options, work) as facts:
         read, _ = _read(source, options, said, facts, work, options.dry_run_rows)
-        plan = make_plan(facts, read.tables, read.places, said)
+        plan = make_plan(facts, read.tables, read.places, said, options.inherit_times)
         splits = given or derive_splits(facts, plan)
         warnings = (*read.warnings, *plan.warnings, *losses(plan, expect_written(facts, plan)))
     looked = sum(table.rows for table in read.tables.values())
@@ -280,16 +280,6 @@ def _database_name(options: ImportConfig, out: Path) -> str:
     if "/" in name or "\\" in name or name.startswith("."):
         raise ValueError(f"name={name!r}: names a folder, wanted no slash and no leading dot")
     return name
-
-
-@contextmanager
-def _meanwhile(module: str) -> Iterator[None]:
-    thread = threading.Thread(target=importlib.import_module, args=(module,))
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()  # which must not be cut short by the end of the process
 
 
 @contextmanager

@@ -246,7 +246,8 @@ def test_time_columns_by_name(tmp_path: Path, columns: list[str], wanted: str) -
     ("values", "wanted"),
     [
         ([f"2020-01-{d:02d}T10:00:00Z" for d in range(1, 29)], True),
-        ([f"2020-01-{d:02d}" for d in range(1, 28)] + ["soon"], False),
+        ([f"2020-01-{d:02d}" for d in range(1, 28)] + ["soon"], True),
+        ([f"2020-01-{d:02d}" for d in range(1, 27)] + ["soon", "later"], False),
         (list(range(1_600_000_000, 1_600_028_000, 1000)), True),
         ([t * 1000 for t in range(1_600_000_000, 1_600_028_000, 1000)], True),
         (list(range(28)), False),

@@ -110,7 +110,7 @@ def test_a_time_within_a_key_is_still_the_time(tmp_path: Path) -> None:
     done = imported(path, tmp_path / "out")
     assert done.plan.tables["readings"].time.column == "measured_at"
     assert done.plan.tables["readings"].key == ("sensor_id", "measured_at")
-    assert done.plan.tables["days"].time.column == ""
+    assert done.plan.tables["days"].time.column == "day"
     times = [str(t)[:10] for t in column(done, "readings", "measured_at")]
     assert times == [f"2020-01-{d:02d}" for _ in (1, 2) for d in range(1, 20)]
 

@@ -31,5 +31,5 @@ def connect_duck(
 
 def utc(cell: str) -> str:
     """An ISO text as a timestamp, in UTC where it names a time zone: DuckDB's own cast to a plain
-    timestamp forgets the zone. For connections of `connect_duck`."""
-    return f"make_timestamp(epoch_us({cell}::TIMESTAMPTZ))"
+    timestamp forgets the zone. Null for other texts. For connections of `connect_duck`."""
+    return f"make_timestamp(epoch_us(try_cast({cell} AS TIMESTAMPTZ)))"

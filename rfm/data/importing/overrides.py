@@ -3,7 +3,7 @@
 tables:
   orders:
     pkey: id                      # or [order_id, line], or null
-    time_col: ordered_at          # or null
+    time_col: ordered_at          # or null, or a parent's time: customer_id.joined_at
     fkeys: {customer_id: customers, weight: null}   # null: it is none
     columns: {note: drop, zip: text}                # drop, or a kind
     keep_key: true                # the key's own values stay as a column, too
@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from rfm.data.importing.profile import Facts, TableFacts
 from rfm.data.importing.source import INTEGER, TIMESTAMP, Source, SourceTable
 from rfm.data.schema import KINDS, suggest
 
@@ -70,6 +71,7 @@ def narrow_table(
     Columns that keys are made of (of `tables`, or as given) are read in spite of that.
     """
     own = {*table.primary_key, *said.key, *said.links, said.time_column}
+    own |= {c.name for c in table.columns if said.time_column.startswith(f"{c.name}.")}
     own |= {c for link in table.foreign_keys for c in link.columns}
     own |= {
         c
@@ -98,7 +100,8 @@ def check_override(
     """
     columns, tables = list(columns), list(tables)
     named = [*said.key, *said.links, *said.drop, *said.kinds]
-    named += [said.time_column] if said.time_column else []
+    # one with a dot may be a parent's, see `rfm.data.importing.inherited_times`
+    named += [said.time_column] if said.time_column and "." not in said.time_column else []
     for column in named:
         if column not in columns:
             raise ValueError(f"overrides: no column {table}.{column}; {suggest(column, columns)}")
@@ -110,6 +113,32 @@ def check_override(
                 f"overrides: {table}.{column} points at {parent!r}, which is no table; "
                 f"{suggest(parent, tables)}"
             )
+
+
+def check_kinds(facts: Facts, table: TableFacts, said: TableOverride) -> list[str]:
+    """Of columns that are read as the user says: how many values cannot be, and are null now.
+
+    Raises:
+        ValueError: for a column of which no value can be.
+    """
+    found = []
+    for name, kind in said.kinds.items():
+        column = table.columns[name]
+        if kind in ("text", "category"):  # which any value can be
+            continue
+        values, read, odd = facts.readable(table.path, column, kind)
+        where = f"{table.name}.{name}"
+        if values and not read:
+            raise ValueError(
+                f"overrides: {where} cannot be of the kind {kind}: 0 of {values:,} values can be "
+                f"read as that (such as {odd!r})"
+            )
+        if read < values:
+            found.append(
+                f"{where}: {values - read:,} of {values:,} values cannot be read as {kind}, such "
+                f"as {odd!r}; null now"
+            )
+    return found
 
 
 def _table(name: Any, said: Any, where: str) -> TableOverride:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rfm.data.importing.foreign_keys import LinkGuess
 from rfm.data.importing.profile import TableFacts
-from rfm.data.importing.time_columns import TimeGuess
+from rfm.data.importing.time_columns import Form, TimeGuess
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,16 @@ class Link:
     reason: str
     column: str = ""  # that holds it in the folder
     folded: bool = False  # upper and lower case are the same in these texts
+
+
+@dataclass(frozen=True)
+class ParentTime:
+    """The time of a row's parent, which the row takes: by which foreign key, and which column of
+    the source it is in (empty: the parent inherits it itself)."""
+
+    link: Link
+    column: str
+    form: Form
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,13 @@ class TablePlan:
     kept_key: str  # the folder's column with the key's own values, if they are wanted
     kinds: Mapping[str, str]  # of the source's columns, as the user says
     notes: tuple[str, ...]
+    inherited: tuple[ParentTime, ...] = ()  # of several the latest; none: the table's own, or none
+    inherited_as: str = ""  # the folder's column that holds it
+
+    @property
+    def time_name(self) -> str:
+        """The time column of the folder; empty: none."""
+        return self.names[self.time.column] if self.time.column else self.inherited_as
 
     @property
     def name(self) -> str:

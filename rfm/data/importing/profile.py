@@ -14,14 +14,37 @@ import pyarrow as pa
 from rfm.data.importing.duck_connection import connect_duck
 from rfm.data.importing.names import split_id, unmarked
 from rfm.data.importing.stage import Staged
+from rfm.data.importing.text_values import (
+    FIRST,
+    LAST,
+    as_kind,
+    as_time,
+    happened,
+    is_number,
+    is_time,
+)
+from rfm.data.sql_quoting import literal
 
 Sort = Literal["integer", "real", "text", "boolean", "time"]
-_ISO = r"^\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?\s*$"
 _LONGEST_KEY = 1000  # bytes: longer texts are read, not looked up
 _MANY, _HEAD = 1_000_000, 5000
 _HEAD_BYTES, _HEAD_LEAST = 32 << 20, 50  # rows of the head take so much at most, and are so many
 _COLUMNS = 24  # asked for at once
 _ALMOST = 0.9  # of values that a sketch counts as different: perhaps all of them are
+_FIRST, _LAST = map(datetime.datetime.fromisoformat, (FIRST, LAST))
+_SHOWN = 40  # letters of an example
+_MOST = 0.5  # of the first values, which are then looked at further
+
+
+@dataclass(frozen=True)
+class Holds:
+    """What most values of a column are, times or texts of numbers, and what the others are."""
+
+    kind: Literal["", "time", "number"] = ""
+    fit: int = 0  # values that are; times only if something can have happened then
+    never: int = 0  # other times, such as 9999-12-31: they stand for none
+    odd: str = ""  # an example of what is no time or no number at all
+    strange: str = ""  # an example of what stands for none
 
 
 @dataclass(frozen=True)
@@ -38,7 +61,7 @@ class ColumnFacts:
     low: Any
     high: Any
     whole: bool  # numbers without a fraction
-    times: bool  # texts that are all ISO dates or timestamps
+    holds: Holds = Holds()
 
     @property
     def counts_rows(self) -> bool:
@@ -46,8 +69,9 @@ class ColumnFacts:
         return self.unique and self.sort == "integer" and self.high - self.low == self.rows - 1
 
     @property
-    def null_share(self) -> float:
-        return self.nulls / max(self.rows, 1)
+    def unread(self) -> int:
+        """Values that are not what most are."""
+        return self.rows - self.nulls - self.holds.fit - self.holds.never if self.holds.kind else 0
 
 
 @dataclass(frozen=True)
@@ -91,48 +115,96 @@ class Facts:
             for cell in _cells(field, head, field.name in staged.rising)
         ]
         found = self._cells(cells, 6, scan(staged.path))
-        columns = {}
-        for i, (source, field) in enumerate(described):
-            n, distinct, low, high, odd, longest = found[6 * i : 6 * i + 6]
-            sort, nulls = _sort(field.type), staged.rows - int(n)
-            if distinct is None:
-                distinct = 1 if low == high and n else heads[i].share * int(n)
-            unique = field.name in staged.rising
-            if not unique and sort in ("integer", "text") and not nulls and staged.rows:
-                almost = (
-                    int(distinct) >= _ALMOST * staged.rows and int(longest or 0) <= _LONGEST_KEY
-                )
-                # a text of many rows is looked at only where its name says that it may be a key
-                named = sort == "integer" or staged.rows <= _MANY or split_id(source.name)[1] != ""
-                unique = almost and named
-                unique = unique and self.distinct(staged.path, [field.name]) == staged.rows
-            columns[source.name] = ColumnFacts(
-                source.name,
-                field.name,
-                sort,
-                staged.rows,
-                nulls,
-                staged.rows if unique else min(int(distinct), int(n)),
-                unique,
-                low,
-                high,
-                sort == "integer" or (sort == "real" and int(n) > 0 and not odd),
-                sort == "text" and int(n) > 0 and not odd,
-            )
+        columns = {
+            source.name: self._column(source.name, staged, field, head, found[6 * i : 6 * i + 6])
+            for i, ((source, field), head) in enumerate(zip(described, heads, strict=True))
+        }
         return TableFacts(name, staged, columns)
+
+    def _column(
+        self, name: str, staged: Staged, field: pa.Field, head: _Head, found: tuple[Any, ...]
+    ) -> ColumnFacts:
+        n, distinct, low, high, fit, longest = found
+        sort, at = _sort(field.type), field.name
+        nulls, holds = staged.rows - int(n), Holds()
+        if sort == "time" and n:
+            holds = Holds("time", int(n))
+            if not (_happened(low) and _happened(high)):
+                holds, low, high = self.holds(staged.path, at, "time", sort)
+        elif sort == "text" and n and head.kind:
+            holds = Holds(head.kind, int(n))
+            if fit < n:
+                holds, *_ = self.holds(staged.path, at, head.kind, sort)
+        if distinct is None:
+            distinct = 1 if low == high and n else head.share * int(n)
+        unique = at in staged.rising
+        if not unique and sort in ("integer", "text") and not nulls and staged.rows:
+            almost = int(distinct) >= _ALMOST * staged.rows and int(longest or 0) <= _LONGEST_KEY
+            # a text of many rows is looked at only where its name says that it may be a key
+            named = sort == "integer" or staged.rows <= _MANY or split_id(name)[1] != ""
+            unique = almost and named and self.distinct(staged.path, [at]) == staged.rows
+        return ColumnFacts(
+            name,
+            at,
+            sort,
+            staged.rows,
+            nulls,
+            staged.rows if unique else min(int(distinct), int(n)),
+            unique,
+            low,
+            high,
+            sort == "integer" or (sort == "real" and 0 < int(n) == int(fit)),
+            holds,
+        )
+
+    def holds(
+        self, path: Path, at: str, kind: Literal["time", "number"], sort: Sort
+    ) -> tuple[Holds, Any, Any]:
+        """How many values are times or numbers, exactly; the first and the last time."""
+        read = is_number(at) if kind == "number" else "true" if sort == "time" else is_time(at)
+        moment = at if sort == "time" else as_time(at)
+        good = happened(moment) if kind == "time" else "true"
+        ends = [f"{end}({moment}) FILTER ({good})" for end in ("min", "max")]
+        found = self.row(
+            f"SELECT count_if({read} AND {good}), count_if({read} AND NOT {good}), "
+            f"min(left({at}::VARCHAR, {_SHOWN})) FILTER (NOT {read}), "
+            f"min(left({at}::VARCHAR, {_SHOWN})) FILTER ({read} AND NOT {good}), "
+            f"{', '.join(ends if kind == 'time' else ['NULL', 'NULL'])} FROM {scan(path)} "
+            f"WHERE {at} IS NOT NULL"
+        )
+        fit, never, odd, strange, low, high = found
+        return Holds(kind, int(fit), int(never), odd or "", strange or ""), low, high
+
+    def readable(self, path: Path, column: ColumnFacts, kind: str) -> tuple[int, int, str]:
+        """Values of a column, how many can be read as a kind, and an example of the others."""
+        at, read = column.at, as_kind(column.at, column.sort, kind)
+        values, fit, odd = self.row(
+            f"SELECT count({at}), count({read}), min(left({at}::VARCHAR, {_SHOWN})) "
+            f"FILTER ({at} IS NOT NULL AND {read} IS NULL) FROM {scan(path)}"
+        )
+        return int(values), int(fit), odd or ""
 
     def _heads(self, staged: Staged) -> list[_Head]:
         """What the first rows say of each column, which spares questions to all of them."""
         cells = []
         for field in staged.table.types:
-            odd = _odd(field)
+            c, sort = field.name, _sort(field.type)
+            present = f"FILTER ({c} IS NOT NULL)"
+            times = f"avg({is_time(c)}::INT) {present}" if sort == "text" else "0"
+            numbers = f"avg({_is_fit(c, sort, 'number')}::INT) {present}"
             # by their hashes: some thousand long texts would be held whole
-            share = f"count(DISTINCT hash({field.name})) FILTER ({field.name} IS NOT NULL)"
-            cells += [odd, f"{share} / greatest(count({field.name}), 1)"]
+            share = f"count(DISTINCT hash({c})) {present}"
+            cells += [
+                times,
+                numbers if sort in ("text", "real") else "0",
+                f"{share} / greatest(count({c}), 1)",
+            ]
         limit = max(_HEAD_LEAST, min(_HEAD, _HEAD_BYTES * staged.rows // max(staged.bytes, 1)))
-        found = self._cells(cells, 2, f"(SELECT * FROM {scan(staged.path)} LIMIT {limit})")
-        pairs = zip(found[::2], found[1::2], strict=True)
-        return [_Head(bool(odd), float(share)) for odd, share in pairs]
+        found = self._cells(cells, 3, f"(SELECT * FROM {scan(staged.path)} LIMIT {limit})")
+        return [
+            _Head(*(1.0 if value is None else float(value) for value in found[at : at + 3]))
+            for at in range(0, len(found), 3)
+        ]
 
     def _cells(self, cells: list[str], each: int, rows: str) -> tuple[Any, ...]:
         """Answers to `each` questions per column, some columns at a time: DuckDB holds megabytes
@@ -140,7 +212,7 @@ class Facts:
         found: tuple[Any, ...] = ()
         for first in range(0, len(cells), each * _COLUMNS):
             some = cells[first : first + each * _COLUMNS]
-            found += self._row(f"SELECT {', '.join(some)} FROM {rows}")
+            found += self.row(f"SELECT {', '.join(some)} FROM {rows}")
         return found
 
     def distinct(self, path: Path, columns: list[str]) -> int:
@@ -148,7 +220,7 @@ class Facts:
         names = ", ".join(columns)
         present = " AND ".join(f"{c} IS NOT NULL" for c in columns)
         return int(
-            self._row(
+            self.row(
                 f"SELECT count(*) FROM (SELECT DISTINCT {names} FROM {scan(path)} WHERE {present})"
             )[0]
         )
@@ -156,20 +228,20 @@ class Facts:
     def present(self, path: Path, columns: list[str]) -> int:
         """Rows without null in any of some columns."""
         present = " AND ".join(f"{c} IS NOT NULL" for c in columns)
-        return int(self._row(f"SELECT count(*) FROM {scan(path)} WHERE {present}")[0])
+        return int(self.row(f"SELECT count(*) FROM {scan(path)} WHERE {present}")[0])
 
     def matches_folded(
         self, child: Path, column: str, parent: Path, parent_column: str, exactly: int
     ) -> bool:
         """Whether more than `exactly` of the child's different texts are the parent's if upper and
         lower case are the same, and the parent's still differ."""
-        distinct, rows = self._row(
+        distinct, rows = self.row(
             f"SELECT count(v), coalesce(sum(n), 0) FROM (SELECT lower({parent_column}) AS v, "
             f"count({parent_column}) AS n FROM {scan(parent)} GROUP BY v)"
         )
         if distinct < rows:
             return False
-        found = self._row(
+        found = self.row(
             f"SELECT count(*) FROM (SELECT DISTINCT {column} AS v FROM {scan(child)}) c WHERE "
             f"EXISTS (SELECT 1 FROM {scan(parent)} p WHERE lower(c.v) = lower(p.{parent_column}))"
         )
@@ -195,7 +267,7 @@ class Facts:
             else f"c.{c} = p.{p}"
             for c, p, cast in self._casts(child, columns, parent, parent_columns)
         )
-        found = self._row(
+        found = self.row(
             f"SELECT count(*), coalesce(sum(f), 0), coalesce(sum(n), 0), "
             "coalesce(sum(n) FILTER (f = 1), 0) FROM ("
             f"SELECT c.n, (EXISTS (SELECT 1 FROM {scan(parent)} p WHERE {on}))::INT AS f FROM "
@@ -205,7 +277,7 @@ class Facts:
 
     def overlap(self, a: Path, column: str, b: Path, other: str) -> float:
         """Different values that two columns share, of those that either has."""
-        found = self._row(
+        found = self.row(
             f"SELECT count(*) FILTER (n = 2), count(*) FROM (SELECT v, count(*) AS n FROM ("
             f"SELECT DISTINCT {column} AS v FROM {scan(a)} UNION ALL "
             f"SELECT DISTINCT {other} FROM {scan(b)}) WHERE v IS NOT NULL GROUP BY v)"
@@ -229,7 +301,8 @@ class Facts:
         sql = f"DESCRIBE SELECT {', '.join(names)} FROM {scan(path)}"
         return [(str(r[0]), str(r[1])) for r in self.connection.execute(sql).fetchall()]
 
-    def _row(self, sql: str) -> tuple[Any, ...]:
+    def row(self, sql: str) -> tuple[Any, ...]:
+        """The one row of an answer."""
         row = self.connection.execute(sql).fetchone()
         assert row is not None
         return tuple(row)
@@ -237,12 +310,12 @@ class Facts:
 
 def scan(path: Path) -> str:
     """A staged file as a table of SQL."""
-    return "read_parquet('" + str(path).replace("'", "''") + "', file_row_number = true)"
+    return f"read_parquet({literal(path)}, file_row_number = true)"
 
 
-def as_moment(value: Any) -> datetime.datetime | None:
-    """The low or high end of a column of times."""
-    return value if isinstance(value, datetime.datetime) else None
+def _happened(moment: Any) -> bool:
+    # one that Python does not know comes as something else
+    return isinstance(moment, datetime.datetime) and _FIRST <= moment < _LAST
 
 
 def _sort(kind: pa.DataType) -> Sort:
@@ -257,31 +330,34 @@ def _sort(kind: pa.DataType) -> Sort:
 
 @dataclass(frozen=True)
 class _Head:
-    """Of a column's first rows: whether one is no whole number or no time (by its type), and the
-    share of values that differ."""
+    """Of a column's first values the shares that are times (of texts) and that are numbers (whole
+    ones, where they are no texts), and that differ; 1 of none."""
 
-    odd: bool
+    times: float
+    numbers: float
     share: float
 
+    @property
+    def kind(self) -> Literal["", "time", "number"]:
+        """What most of its texts are."""
+        return "time" if self.times >= _MOST else "number" if self.numbers >= _MOST else ""
 
-def _odd(field: pa.Field) -> str:
-    """Whether a number has a fraction, or a text is no time."""
-    c, sort = field.name, _sort(field.type)
+
+def _is_fit(c: str, sort: Sort, kind: str) -> str:
     if sort == "real":
-        return f"coalesce(bool_or({c} <> floor({c})), false)"
-    if sort == "text":
-        return (
-            f"coalesce(bool_or(NOT regexp_matches({c}, '{_ISO}') "
-            f"OR coalesce(try_cast({c} AS TIMESTAMPTZ) < TIMESTAMPTZ '0001-01-01', true)), false)"
-        )
-    return "false"
+        return f"({c} = floor({c}))"
+    return f"({is_time(c)} AND {happened(as_time(c))})" if kind == "time" else is_number(c)
 
 
 def _cells(field: pa.Field, head: _Head, rising: bool) -> list[str]:
-    """Not null, different values (null: not asked), lowest, highest, odd, longest."""
+    """Not null, different values (null: not asked), lowest, highest, those that are what most are
+    (0: not asked), longest."""
     c, sort = field.name, _sort(field.type)
     ends = [f"min({c})", f"max({c})"] if sort in ("integer", "time", "real") else ["NULL", "NULL"]
-    counted = sort in ("integer", "text") or (sort == "real" and not head.odd)
+    whole = sort == "real" and head.numbers == 1
+    counted = sort in ("integer", "text") or whole
     distinct = f"approx_count_distinct({c})" if counted and not rising else "NULL"
+    asked = whole or (sort == "text" and head.kind != "")
+    fit = f"count_if({_is_fit(c, sort, head.kind)})" if asked else "0"
     longest = f"max(strlen({c}))" if sort == "text" else "0"
-    return [f"count({c})", distinct, *ends, "true" if head.odd else _odd(field), longest]
+    return [f"count({c})", distinct, *ends, fit, longest]

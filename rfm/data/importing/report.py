@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from rfm.data.importing.plan import Plan, TablePlan
-from rfm.data.importing.write import Written, untimed_rows
+from rfm.data.importing.time_columns import missing_times
+from rfm.data.importing.write import Written
 
 
 def plan_text(
@@ -59,7 +60,7 @@ def decisions(
             "rows": table.facts.rows,
             "pkey": {"columns": list(table.key), "reason": table.key_reason},
             "time_col": {
-                "column": table.time.column or None,
+                "column": table.time.column or table.inherited_as or None,
                 "reason": table.time.reason,
                 "refused": dict(table.time.refused),
                 "rows_without": written[name].filled_times,
@@ -102,7 +103,7 @@ def losses(plan: Plan, written: Mapping[str, Written]) -> list[str]:
         for column, rows in done.lost_links.items():
             lines.append(f"{name}.{column}: {rows:,} of {done.rows:,} rows point at no row: null")
         if done.filled_times:
-            column = plan.tables[name].time.column
+            column = plan.tables[name].time_name
             lines.append(
                 f"{name}.{column}: {done.filled_times:,} of {done.rows:,} rows have no time: they "
                 "get the latest one, so that nothing sees them early"
@@ -113,9 +114,11 @@ def losses(plan: Plan, written: Mapping[str, Written]) -> list[str]:
 def _table_lines(table: TablePlan) -> list[str]:
     key = f"{table.key_column} ({', '.join(table.key)})" if table.key else "none"
     lines = [f"primary key: {key}: {table.key_reason}"]
-    lines.append(f"time column: {table.time.column or 'none'}: {table.time.reason}")
+    time = table.time.column or table.inherited_as or "none"
+    lines.append(f"time column: {time}: {table.time.reason}")
     lines += [f"  not {column}: {why}" for column, why in table.time.refused.items()]
-    if untimed := untimed_rows(table):
+    own = table.facts.columns.get(table.time.column)
+    if own is not None and (untimed := missing_times(own)):
         lines.append(f"  {untimed:,} rows without a time get the latest one")
     for link in table.links:
         lines.append(

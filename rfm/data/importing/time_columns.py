@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from rfm.data.importing.names import stem
-from rfm.data.importing.profile import ColumnFacts, TableFacts, as_moment
+from rfm.data.importing.profile import ColumnFacts, TableFacts
 from rfm.data.importing.sql_types import MILLISECONDS, SECONDS
 from rfm.data.schema import words
 
-MOST_NULLS = 0.05
+MOST_MISSING = 0.05
+_SURELY_TIMES = 0.99  # of values that can be read, whatever the column is called
 Form = Literal["time", "text", "seconds", "milliseconds"]
 
 
@@ -49,7 +49,6 @@ _BIRTH_OF_ROW = _any(
     "placed opened issued start started begin began"
 )
 _PLAIN = {"date", "time", "timestamp", "datetime", "at", "ts", "day", "when", "moment", "on"}
-_SENTINEL = datetime.datetime(2200, 1, 1)  # 9999-12-31 and its like stand for "never"
 
 
 @dataclass(frozen=True)
@@ -65,20 +64,21 @@ class TimeGuess:
 def infer_time_column(table: TableFacts, own: tuple[str, ...], keys: Iterable[str]) -> TimeGuess:
     """The column of event times, by name first: values tell what is a time, not of what.
 
-    A column with more than `MOST_NULLS` nulls is none: what has not happened yet has no time. See
+    A column that lacks more than `MOST_MISSING` of its times is none: what has not happened yet has
+    no time. Texts that are no times, and times such as 9999-12-31, are lacking, too. See
     `rfm.data.importing.write` for the rows of the others that have none.
     """
     taken, refused, scored = set(keys), {}, []
     for place, column in enumerate(table.columns.values()):
         form = time_form(column)
-        if column.name in taken or form is None or column.nulls == column.rows:
+        if column.name in taken or form is None:
             continue
         why_not = _refusal(column)
         if why_not:
             refused[column.name] = why_not
         else:
             score, why = _score(column, own, form)
-            scored.append((score, -column.nulls, -place, column.name, form, why))
+            scored.append((score, -missing_times(column), -place, column.name, form, why))
     if not scored:
         reason = "no column holds event times" if refused else "no column holds times"
         return TimeGuess("", "time", reason, refused)
@@ -91,10 +91,8 @@ def infer_time_column(table: TableFacts, own: tuple[str, ...], keys: Iterable[st
 
 def time_form(column: ColumnFacts) -> Form | None:
     """How a column holds times, if it does; numbers only where their name says so, too."""
-    if column.sort == "time":
-        return "time"
-    if column.times:
-        return "text"
+    if column.holds.kind == "time" and column.holds.fit:
+        return "time" if column.sort == "time" else "text"
     if column.sort == "integer" and column.nulls < column.rows:
         named = {*words(column.name).split()} & {*_PLAIN, "epoch", "unix", *_BIRTH_OF_ROW}
         if named and SECONDS[0] <= column.low and column.high <= SECONDS[1]:
@@ -104,20 +102,51 @@ def time_form(column: ColumnFacts) -> Form | None:
     return None
 
 
-def _refusal(column: ColumnFacts) -> str:
-    parts = {*words(column.name).split(), *stem(column.name)}
+def missing_times(column: ColumnFacts) -> int:
+    """Rows that have no time in a column that holds times."""
+    return column.nulls + column.holds.never + column.unread
+
+
+def lacking(column: ColumnFacts) -> str:
+    """What of a column of times is none, though it is not null, with examples; empty: nothing."""
+    parts = []
+    if column.unread:
+        parts.append(f"{column.unread:,} are no times, such as {column.holds.odd!r}")
+    if column.holds.never:
+        never = f"{column.holds.never:,} stand for never or not known, such as"
+        parts.append(f"{never} {column.holds.strange}")
+    return " and ".join(parts)
+
+
+def refused_name(name: str) -> str:
+    """What a name says that it tells instead of when the row came to be; empty: nothing."""
+    parts = {*words(name).split(), *stem(name)}
     if not (parts & {"start", "started", "begin"}):
         for why, telling in _REFUSED.items():
             if parts & telling or any(_glued(part, telling) for part in parts):
                 return why
-    if column.null_share > MOST_NULLS:
-        return f"{column.nulls} of {column.rows} rows have none"
+    return ""
+
+
+def _refusal(column: ColumnFacts) -> str:
+    if why := refused_name(column.name):
+        return why
+    missing, rest = missing_times(column), lacking(column)
+    if missing > MOST_MISSING * column.rows:
+        of = f"{column.nulls:,} of {column.rows:,} rows have none" if column.nulls else ""
+        return "; ".join(part for part in (of, rest) if part)
+    read = 1 - column.unread / max(column.rows - column.nulls, 1)
+    if read < _SURELY_TIMES and not _named_as_time(column.name):
+        return f"{rest}, and its name does not say that it holds times"
     if column.distinct <= 1 and column.rows > 1:
         return "it is the same in all rows"
-    high = as_moment(column.high)
-    if high is not None and high >= _SENTINEL:
-        return f"reaches to {high.date()}, which stands for never"
     return ""
+
+
+def _named_as_time(name: str) -> bool:
+    parts = words(name).split()
+    said = {*_PLAIN, *_BIRTH_OF_ROW}
+    return bool(said & {*parts}) or any(p.endswith(("date", "time", "stamp")) for p in parts)
 
 
 def _glued(part: str, telling: frozenset[str]) -> bool:

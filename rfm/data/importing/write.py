@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from rfm.data.importing.duck_connection import utc
-from rfm.data.importing.plan import Link, Plan, TablePlan
+from rfm.data.importing.inherited_times import is_calendar
+from rfm.data.importing.plan import Plan, TablePlan
 from rfm.data.importing.profile import Facts, scan
+from rfm.data.importing.row_sql import latest_above, parent_row, row_time
 from rfm.data.importing.rows import Cells, write_rows
-from rfm.data.sql_quoting import identifier
+from rfm.data.importing.text_values import as_kind
+from rfm.data.importing.time_columns import missing_times
+from rfm.data.sql_quoting import identifier, literal
 
 _log = logging.getLogger("rfm")
-_CASTS = {"number": "DOUBLE", "boolean": "BOOLEAN", "datetime": "TIMESTAMP", "text": "VARCHAR"}
-_CASTS["category"] = "VARCHAR"
 _REPEATED = 0.1  # different values, as a share of rows, below which a dictionary is shorter
 
 
@@ -49,6 +50,7 @@ def write_tables(facts: Facts, plan: Plan, folder: Path, work: Path) -> dict[str
         path, stem = folder / "db" / f"{name}.parquet", table.facts.path.stem
         computed, rows = work / f"{stem}-computed.parquet", work / f"{stem}-rows.parquet"
         cells = _compute(facts, table, plan, ranked, computed)
+        untimed = _fill_times(facts, plan, table, cells, computed)
         if ranked[name].moved:
             sql = f"SELECT file_row_number::BIGINT AS r FROM {scan(ranked[name].path)} ORDER BY s"
             _copy(facts, sql, rows)
@@ -57,8 +59,7 @@ def write_tables(facts: Facts, plan: Plan, folder: Path, work: Path) -> dict[str
         rows.unlink(missing_ok=True)
         if table.key and not _counts_from_zero(table):
             _write_keys(facts, table, ranked[name], folder / "keys" / f"{name}.parquet")
-        lost = _lost(facts, table, path)
-        written[name] = Written(table.facts.rows, lost, untimed_rows(table))
+        written[name] = Written(table.facts.rows, _lost(facts, table, path), untimed)
     return written
 
 
@@ -77,13 +78,8 @@ def expect_written(facts: Facts, plan: Plan) -> dict[str, Written]:
                     table.facts.path, ours, parent.path, theirs, link.folded
                 )
                 lost |= {link.column: rows - found} if rows > found else {}
-        expected[name] = Written(table.facts.rows, lost, untimed_rows(table))
+        expected[name] = Written(table.facts.rows, lost, _untimed_rows(facts, plan, table))
     return expected
-
-
-def untimed_rows(table: TablePlan) -> int:
-    """Rows without a time, though their table has them."""
-    return table.facts.columns[table.time.column].nulls if table.time.column else 0
 
 
 def write_manifest(
@@ -94,7 +90,7 @@ def write_manifest(
     tables = {
         table.name: {
             "pkey": table.key_column or None,
-            "time_col": table.names[table.time.column] if table.time.column else None,
+            "time_col": table.time_name or None,
             "fkeys": {link.column: link.parent for link in table.links},
         }
         for table in plan.tables.values()
@@ -120,24 +116,24 @@ def write_manifest(
 def derive_splits(facts: Facts, plan: Plan) -> tuple[str, str]:
     """Validation and test timestamp: by then 80 % and 90 % of all rows with a time were there.
 
+    Times that are a parent's count, too: where only days have times of their own, and sales have
+    these, a calendar that goes on for years says nothing. So calendars count only by themselves.
     The beginning of that day, where these are different days within the time range; else the
     second. Without any time: 2000-01-01 and 2001-01-01, which nothing depends on.
     """
-    parts = [
-        f"SELECT date_trunc('second', {_moment(table)}) AS t FROM {scan(table.facts.path)}"
-        for table in plan.tables.values()
-        if table.time.column
-    ]
-    if not parts:
+    timed = [table for table in plan.tables.values() if table.time_name]
+    if not timed:
         return "2000-01-01", "2001-01-01"
+    counted = [table for table in timed if not is_calendar(table)] or timed
+    parts = [_of_times("date_trunc('second', {}) AS t", plan, table) for table in counted]
     rows = f"(SELECT t FROM ({' UNION ALL '.join(parts)}) WHERE t IS NOT NULL)"
     for unit in ("day", "second"):
-        counted = facts.connection.execute(
+        by_unit = facts.connection.execute(
             f"SELECT d, n FROM (SELECT date_trunc('{unit}', t)::TIMESTAMP AS d, count(*) AS n "
             f"FROM {rows} GROUP BY d) ORDER BY d"
         ).fetchall()
-        moments = [_quantile(counted, share) for share in (0.8, 0.9)]
-        if counted[0][0] < moments[0] < moments[1]:
+        moments = [_quantile(by_unit, share) for share in (0.8, 0.9)]
+        if by_unit[0][0] < moments[0] < moments[1]:
             break
     else:
         moments[1] = max(moments[1], moments[0] + datetime.timedelta(seconds=1))
@@ -177,19 +173,23 @@ def _compute(
     computed, joins = {}, []
     for i, link in enumerate(table.links):
         parent = plan.tables[link.parent]
-        cell, join = _parent_row(table, link, parent, ranked[link.parent].path, f"p{i}")
+        cell, join = parent_row(table, link, parent, scan(ranked[link.parent].path), f"p{i}")
         computed[link.column] = cell
         joins += [join] * bool(join)
     new = [link.column for link in table.links if link.column not in table.names.values()]
+    if table.inherited:
+        computed[table.inherited_as], more = row_time(plan, table)
+        joins += more
+        new.append(table.inherited_as)
     cells = [Cells(table.key_column, repeats=False)] if table.key and not table.key_in_place else []
     for column, name in table.names.items():
         at, sort = table.facts.columns[column].at, table.facts.columns[column].sort
         if name in computed:
             pass
         elif column == table.time.column:
-            computed[name] = f"coalesce({_moment(table, 't.')}, {_latest(facts, table)})"
+            computed[name], _ = row_time(plan, table)
         elif column in table.kinds and name != table.key_column:
-            computed[name] = _cast(f"t.{at}", sort, table.kinds[column])
+            computed[name] = as_kind(f"t.{at}", sort, table.kinds[column])
         else:
             repeats = table.facts.columns[column].distinct < _REPEATED * table.facts.rows
             is_key = name == table.key_column
@@ -213,58 +213,43 @@ def _compute(
     return cells
 
 
-def _cast(cell: str, sort: str, kind: str) -> str:
-    if kind == "datetime" and sort == "text":
-        return utc(cell)
-    return f"{cell}::{_CASTS[kind]}"
+def _fill_times(
+    facts: Facts, plan: Plan, table: TablePlan, cells: Sequence[Cells], path: Path
+) -> int:
+    """Give the rows without a time the latest one, so that nothing sees them before they were
+    there; how many they are."""
+    own = table.facts.columns.get(table.time.column)
+    if not table.time_name or (own is not None and not missing_times(own)):
+        return 0
+    at = next(cell.computed for cell in cells if cell.name == table.time_name)
+    n, latest = facts.row(f"SELECT count(*) - count({at}), epoch_us(max({at})) FROM {scan(path)}")
+    if n:
+        if latest is None:  # no row has its parent
+            (latest,) = facts.row(latest_above(plan, table))
+        time = f"coalesce({at}, make_timestamp({latest}::BIGINT)) AS {at}"
+        filled = path.with_suffix(".filled")
+        columns = f"* EXCLUDE (file_row_number) REPLACE ({time})"
+        _copy(facts, f"SELECT {columns} FROM {scan(path)}", filled)
+        filled.replace(path)
+    return int(n)
 
 
-def _parent_row(
-    table: TablePlan, link: Link, parent: TablePlan, path: Path, alias: str
-) -> tuple[str, str]:
-    """The parent's row number as an expression, and the join that it needs, if any."""
-    ours = [table.facts.columns[c] for c in link.columns]
-    theirs = [parent.facts.columns[c] for c in link.parent_columns]
-    if len(theirs) == 1 and link.parent_columns == parent.key and theirs[0].counts_rows:
-        mine, key = ours[0], theirs[0]
-        if mine.sort == "integer":
-            value = f"t.{mine.at}::BIGINT"
-            return (
-                f"CASE WHEN {value} BETWEEN {key.low} AND {key.high} THEN {value} - {key.low} END",
-                "",
-            )
-    keys = ", ".join(c.at for c in theirs)
-    on = []
-    for mine, key in zip(ours, theirs, strict=True):
-        as_text = "::VARCHAR" if (mine.sort == "text") != (key.sort == "text") else ""
-        a, b = f"t.{mine.at}{as_text}", f"{alias}.{key.at}{as_text}"
-        on.append(f"lower({a}) = lower({b})" if link.folded else f"{a} = {b}")
-    join = (
-        f"LEFT JOIN (SELECT {keys}, file_row_number AS r FROM {scan(path)}) {alias} "
-        f"ON {' AND '.join(on)}"
-    )
-    return f"{alias}.r::BIGINT", join
+def _untimed_rows(facts: Facts, plan: Plan, table: TablePlan) -> int:
+    """Rows without a time, though their table has them; 0 where not all parents were read."""
+    if table.time.column:
+        return missing_times(table.facts.columns[table.time.column])
+    above = [table]
+    for one in above:
+        above += [plan.tables[time.link.parent] for time in one.inherited]
+    if len(above) == 1 or not all(one.facts.staged.whole for one in above[1:]):
+        return 0
+    return int(facts.row(_of_times("count(*) - count({})", plan, table))[0])
 
 
-def _moment(table: TablePlan, alias: str = "") -> str:
-    """The time of a row, as an expression; `alias` (with a dot) is the staged file's."""
-    at = alias + table.facts.columns[table.time.column].at
-    return {
-        "time": at,
-        "text": utc(at),
-        "seconds": f"make_timestamp({at}::BIGINT * 1000000)",
-        "milliseconds": f"make_timestamp({at}::BIGINT * 1000)",
-    }[table.time.form]
-
-
-def _latest(facts: Facts, table: TablePlan) -> str:
-    """The latest time, for rows that have none: they must not be seen before they were there."""
-    if not table.time.column or not table.facts.columns[table.time.column].nulls:
-        return "NULL"
-    sql = f"SELECT epoch_us(max({_moment(table)})) FROM {scan(table.facts.path)}"
-    row = facts.connection.execute(sql).fetchone()
-    assert row is not None
-    return f"make_timestamp({int(row[0])}::BIGINT)"
+def _of_times(cell: str, plan: Plan, table: TablePlan) -> str:
+    """A question to a table's times, `{}`."""
+    time, joins = row_time(plan, table)
+    return f"SELECT {cell.format(time)} FROM {scan(table.facts.path)} t {' '.join(joins)}"
 
 
 def _counts_from_zero(table: TablePlan) -> bool:
@@ -282,19 +267,15 @@ def _write_keys(facts: Facts, table: TablePlan, ranked: _Ranked, path: Path) -> 
 
 
 def _copy(facts: Facts, sql: str, path: Path) -> None:
-    facts.connection.execute(f"COPY ({sql}) TO {_text(path)} (FORMAT parquet)")
+    facts.connection.execute(f"COPY ({sql}) TO {literal(path)} (FORMAT parquet)")
 
 
 def _lost(facts: Facts, table: TablePlan, path: Path) -> dict[str, int]:
     """Per foreign key the rows that had a value without a parent row."""
     lost = {}
     for link in table.links:
-        present = " AND ".join(f"{table.facts.columns[c].at} IS NOT NULL" for c in link.columns)
-        row = facts.connection.execute(
-            f"SELECT count(*) FROM {scan(table.facts.path)} WHERE {present}"
-        ).fetchone()
-        assert row is not None
-        if missing := int(row[0]) - _count(path, link.column):
+        present = facts.present(table.facts.path, [table.facts.columns[c].at for c in link.columns])
+        if missing := present - _count(path, link.column):
             lost[link.column] = missing
     return lost
 
@@ -319,10 +300,6 @@ def _quantile(counted: list[tuple[Any, ...]], share: float) -> datetime.datetime
 
 def _midnight(moment: datetime.datetime) -> datetime.datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _text(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
