@@ -12,7 +12,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -69,13 +69,24 @@ def mapping_values(hint: Any) -> Any:
     return None
 
 
-def _unknown(key: str, name: str, names: Iterable[str]) -> InvalidValue:
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+def _unknown(key: str, name: str, cls: type[Any]) -> InvalidValue:
+    names = list(fields_of(cls))
+    close = _deeper(cls, name) or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     prefix = key[: len(key) - len(name)]
-    hint = f"did you mean {prefix + close[0]!r}? " if close else ""
+    hint = f"did you mean {' or '.join(repr(prefix + one) for one in close)}? " if close else ""
     level = f"keys of {prefix.rstrip('.')}" if prefix else "keys"
     return InvalidValue(key, f"unknown key; {hint}{level}: {', '.join(names)}")
+
+
+def _deeper(cls: type[Any], name: str) -> list[str]:
+    """The dotted keys below the first level that end in a name."""
+    found = []
+    for above, (_, hint) in fields_of(cls).items():
+        inner = dataclass_of(hint)
+        if inner is not None:
+            own = [name] if name in fields_of(inner) else []
+            found += [f"{above}.{below}" for below in (*own, *_deeper(inner, name))]
+    return found
 
 
 def hint_at(hint: Any, parts: list[str]) -> Any:
@@ -86,7 +97,7 @@ def hint_at(hint: Any, parts: list[str]) -> Any:
         if inner is not None:
             fields = fields_of(inner)
             if name not in fields:
-                raise _unknown(key, name, fields)
+                raise _unknown(key, name, inner)
             hint = fields[name][1]
         elif mapping_values(hint) is not None:
             hint = mapping_values(hint)
@@ -128,7 +139,7 @@ def build(cls: type[C], values: Mapping[Any, Any], at: str, default: C | None) -
     prefix = f"{at}." if at else ""
     for name in values:
         if name not in fields:
-            raise _unknown(f"{prefix}{name}", str(name), fields)
+            raise _unknown(f"{prefix}{name}", str(name), cls)
     arguments = {}
     for name, (field, hint) in fields.items():
         key = prefix + name

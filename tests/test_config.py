@@ -110,6 +110,7 @@ def test_values(word: str, key: str, value: object) -> None:
     [
         ("optim.lt=1", r"optim\.lt: unknown key; did you mean 'optim\.lr'\? keys of optim: lr, be"),
         ("sede=1", r"sede: unknown key; did you mean 'seed'\? keys: optim"),
+        ("warmup=1", r"did you mean 'optim\.warmup' or 'fast\.warmup' or 'extra\.warmup'\? keys"),
         ("extra={lrr: 1}", r"extra\.lrr: unknown key; did you mean 'extra\.lr'"),
         ("optim.lr=-1", r"optim\.lr: got -1.0, wanted a number > 0 \(set by the command line\)"),
         ("optim.lr=.nan", r"optim\.lr: got nan, wanted a number > 0"),

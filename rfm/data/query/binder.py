@@ -11,7 +11,7 @@ from rfm.data.database import Database, Table
 from rfm.data.original_keys import find_row, key_of_row, key_parts
 from rfm.data.query.bound import Aggregate, Apply, BoundQuery, Cell, Route, Target, Value
 from rfm.data.query.expressions import Scope, bind_condition, bind_value
-from rfm.data.query.names import Names, shortest
+from rfm.data.query.names import Names, quoted, shortest
 from rfm.data.query.names import keys as spelled_keys
 from rfm.data.query.syntax import (
     ALL,
@@ -75,13 +75,13 @@ def _entity(query: Query, names: Names) -> Table:
         raise names.wrong("entities are the rows of one table, without a path", column.span)
     table = names.table(column.table)
     key = names.primary_key(table, column.table.span)
-    if column.column.text != ALL:
-        names.column(table, column.column)
     if column.column.text != key:
         raise names.wrong(
-            f"entities are given by the primary key of their table; write {table.name}.{key}",
+            "entities are given by the primary key of their table; write "
+            f"{quoted(table.name)}.{quoted(key)}",
             column.column.span,
         )
+    names.column(table, column.column)
     return table
 
 

@@ -76,8 +76,14 @@ def complain(error: UnexpectedInput, grammar: Lark, text: str) -> QueryError:
     if quoted:
         return QueryError(quoted, text, Span(at, at + 1))
     if not word:
-        return QueryError(f"the query ends too early; expected {_said(wanted)}", text, span)
-    hint = _bare_name(text, span, wanted) or _closest(word, wanted)
+        early = f"the query ends too early; expected {_said(wanted)}{_entities(text, at, wanted)}"
+        return QueryError(early, text, span)
+    hint = (
+        _window(text, span, wanted)
+        or _bare_name(text, span, wanted)
+        or _closest(word, wanted)
+        or _entities(text, at, wanted)
+    )
     found = word if word.isprintable() else f"the character {word!r}"
     return QueryError(f"unexpected {found}; expected {_said(wanted)}{hint}", text, span)
 
@@ -114,27 +120,66 @@ def _unclosed(text: str, at: int) -> str:
     return "" if mark in rest else f"the quotation mark {mark} is never closed"
 
 
+def _window(text: str, span: Span, wanted: Sequence[str]) -> str:
+    """Said of a window that is not written as one: how it is."""
+    begun = re.search(r",[\s\d,+-]*$", text[: span.start])
+    if begun is None or not {"COMMA", "INFINITY"} & {*wanted}:
+        return ""
+    unit = text[span.start : span.end].lower()
+    numbers = re.findall(r"[+-]?\d+", begun.group())
+    after = re.match(r"\s*,?\s*(\d+)", text[span.end :])
+    numbers += [after[1]] if after and len(numbers) < 2 else []
+    if unit.rstrip("s") + "s" not in _KEYWORDS["UNIT"] or not 1 <= len(numbers) <= 2:
+        example = "; a window is its start, its end and a unit, as in 0, 30, days"
+        return example if "INFINITY" in wanted else ""
+    if len(numbers) == 1:
+        numbers = [*numbers, "0"] if numbers[0].startswith("-") else ["0", *numbers]
+    return f"; write {', '.join(numbers)}, {unit}"
+
+
 def _bare_name(text: str, span: Span, wanted: Sequence[str]) -> str:
     """Said of a name where a column is wanted: it lacks its table, or its brackets' function."""
-    word = text[span.start : span.end]
-    if "COLUMN" not in wanted or not re.fullmatch(r"[^\W\d]\w*", word):
+    word, before = text[span.start : span.end], text[: span.start].rstrip()
+    if "COLUMN" not in wanted:
+        return ""
+    counts = re.search(r"\bCOUNT\s*\($", before, re.IGNORECASE) is not None
+    if word == "*":
+        return "; to count rows write <table>.*, as in COUNT(orders.*, 0, 30, days)" * counts
+    if not re.fullmatch(r"[^\W\d]\w*", word):
         return ""
     if text[span.end :].lstrip().startswith("("):
         return _closest(word, ["FUNCTION"]) or f"; there is no function {word}"
-    close = _closest(word, [w for w in wanted if w in ("_NOT", "NOW", "NULL", "BOOLEAN")])
+    if re.search(r"\bFOR(\s+EACH)?$", before, re.IGNORECASE):
+        return f"; write a table with its primary key, {word}.<key> or <table>.{word}"
+    if counts:
+        return f"; to count rows write {word}.*"
+    constants = [w for w in wanted if w in ("_NOT", "NOW", "NULL", "BOOLEAN")]
+    close = _closest(word, constants, cutoff=0.7)
     return close or f"; write {word} with its table or column, as in table.column"
 
 
-def _closest(word: str, wanted: Sequence[str]) -> str:
+def _entities(text: str, at: int, wanted: Sequence[str]) -> str:
+    """Said where the query lacks whom it is about."""
+    if "_FOR_EACH" not in wanted:
+        return ""
+    named = re.match(r"[^\W\d]\w*\s*\.\s*[^\W\d]\w*", text[at:])
+    if named:
+        return f"; write FOR EACH {named.group()}"
+    return "; say whom it is about, as in FOR EACH customers.id" if at >= len(text.rstrip()) else ""
+
+
+def _closest(word: str, wanted: Sequence[str], cutoff: float = 0.5) -> str:
     """`; did you mean X?`, of the keywords that fit here or, failing that, of all functions."""
     known = {k.upper(): k for w in wanted for k in _KEYWORDS.get(w, ())}
     firsts = {k.split()[0]: name for k, name in known.items()}
-    close = difflib.get_close_matches(word.upper(), {**firsts, **known}, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word.upper(), {**firsts, **known}, n=1, cutoff=cutoff)
     return f"; did you mean {({**firsts, **known})[close[0]]}?" if close else ""
 
 
 def _said(wanted: Iterable[str]) -> str:
     there = set(wanted)
+    if "_FOR_EACH" in there:
+        there -= {"UNIT"}  # what ends in a number could be a length of time
     if "STRING" in there or "COLUMN" in there:
         there -= {"INT", "LPAR", "MINUS", "PLUS", "_NOT"}
     said = [words for terminal, words in _WORDS.items() if terminal in there]

@@ -81,7 +81,10 @@ class Names:
 
     def primary_key(self, table: Table, span: Span) -> str:
         if table.primary_key is None:
-            raise self.wrong(f"table {table.name} has no primary key", span)
+            tables = [self.database.tables[parent] for parent in table.foreign_keys.values()]
+            keys = [f"{quoted(t.name)}.{quoted(t.primary_key)}" for t in tables if t.primary_key]
+            others = f"; write a table that it points at: {' or '.join(keys)}" if keys else ""
+            raise self.wrong(f"table {table.name} has no primary key{others}", span)
         return table.primary_key
 
     def type(self, table: Table, column: str) -> Type:

@@ -219,6 +219,48 @@ def test_errors_of_meaning(text: str, pointed: str, said: str, shop: Database) -
     assert text[error.start : error.end] == pointed
 
 
+_ENDS = "> 0 FOR EACH customers.id"
+
+
+@pytest.mark.parametrize(
+    ("text", "pointed", "said"),
+    [
+        (f"PREDICT COUNT(visits.*, 0, 30 days) {_ENDS}", "days", "; write 0, 30, days"),
+        (f"PREDICT COUNT(visits.*, 30 days) {_ENDS}", "days", "; write 0, 30, days"),
+        (f"PREDICT COUNT(visits.*, 30, days) {_ENDS}", "days", "; write 0, 30, days"),
+        (f"PREDICT COUNT(visits.*, days 30) {_ENDS}", "days", "; write 0, 30, days"),
+        (f"PREDICT COUNT(visits.*, 0, month 1) {_ENDS}", "month", "; write 0, 1, month"),
+        (f"PREDICT COUNT(visits.*, -30 days) {_ENDS}", "days", "; write -30, 0, days"),
+        (f"PREDICT COUNT(visits.*, last 30 days) {_ENDS}", "last", "as in 0, 30, days"),
+        (f"PREDICT COUNT(visits, 0, 30, days) {_ENDS}", "visits", "; to count rows write visits.*"),
+        (f"PREDICT COUNT(*, 0, 30, days) {_ENDS}", "*", "write <table>.*, as in COUNT(orders.*,"),
+        (f"PREDICT SUM(total, 0, 30, days) {_ENDS}", "total", "; write total with its table"),
+        ("PREDICT COUNT(visits.*, 0, 30, days) > 0", "", "as in FOR EACH customers.id"),
+        (
+            "PREDICT COUNT(visits.*, 0, 30) > 0 customers.id",
+            "customers", "; write FOR EACH customers.id",
+        ),
+        (
+            "PREDICT COUNT(visits.*, 0, 30) FOR EACH customers",
+            "customers", "; write a table with its primary key, customers.<key>",
+        ),
+        (
+            "PREDICT COUNT(visits.*, 0, 30) FOR EACH customers.customer_id",
+            "customer_id", "; write customers.id",
+        ),
+        (
+            "PREDICT COUNT(visits.*, 0, 30) FOR EACH visits.customer",
+            "visits", "; write a table that it points at: customers.id",
+        ),
+    ],
+)  # fmt: skip
+def test_errors_say_what_to_write(text: str, pointed: str, said: str, shop: Database) -> None:
+    error = _complaint(text, shop)
+    assert error is not None
+    assert said in error.problem
+    assert text[error.start : error.end] == pointed
+
+
 def test_a_wide_database_is_not_listed_whole(tmp_path: Path) -> None:
     from tests.data.query.made import shop_frames
 

@@ -165,7 +165,7 @@ def test_times_are_relative_to_now() -> None:
         ("PREDICT COUNT(a.*, 0, 1, dais) FOR EACH a.c", 25, "did you mean days"),
         ("PREDICT COUNT(a.*, 0, 1, days FOR EACH a.c", 30, "a closing parenthesis"),
         ("PREDICT a.b = 1 FOREACH a.c", 16, "did you mean FOR EACH"),
-        ("PREDICT a.b FOR EACH users", 21, "as in table.column"),
+        ("PREDICT a.b FOR EACH users", 21, "users.<key>"),
         ("PREDICT a.b = 'x FOR EACH a.c", 14, "never closed"),
         ("PREDICT a.b", 11, "ends too early"),
         ("PREDICT a.b = 1 FOR EACH a.c WERE a.d = 1", 29, "did you mean WHERE"),
