@@ -22,8 +22,8 @@ _DATABASES = (".duckdb", ".sqlite", ".sqlite3", ".db")
 
 
 def is_source(spec: str) -> bool:
-    """Whether a spec is a database's URL or file, or a folder of tables (see ``table_files``) that
-    is no database's folder yet, nor one that lacks its manifest."""
+    """Whether a spec is a database's URL or file, there or not, or a folder of tables (see
+    ``table_files``) that is no database's folder yet, nor one that lacks its manifest."""
     if "://" in spec:
         return True
     path = Path(spec).expanduser()
@@ -31,7 +31,7 @@ def is_source(spec: str) -> bool:
         if (path / "manifest.yaml").is_file() or (path / "db").is_dir():
             return False
         return bool(table_files(path))
-    return path.is_file() and path.suffix in _DATABASES
+    return path.is_file() or path.suffix in _DATABASES
 
 
 def import_into(cache: Path, source: str) -> Path:

@@ -9,6 +9,7 @@ import yaml
 
 from rfm.data.schema import suggest
 
+_EMPTY = "no manifest.yaml in it, and no CSV or parquet files"
 _TRUE = ("1", "true", "yes", "on")
 
 
@@ -26,7 +27,7 @@ def find_folder(spec: str | Path, root: Path | None = None) -> Path:
     for folder in [here, *([] if root is None else [Path(root).expanduser() / here])]:
         if (folder / "manifest.yaml").is_file():
             return folder
-        tried.append(f"{folder} ({'no manifest.yaml in it' if folder.is_dir() else 'no folder'})")
+        tried.append(f"{folder} ({_EMPTY if folder.is_dir() else 'no folder'})")
     if not (here.is_absolute() or text.startswith((".", "~")) or here.is_dir()):
         for repo, subdir in _hub_places(text):
             folder_or_none = _in_cache(repo, subdir)
@@ -44,7 +45,10 @@ def find_folder(spec: str | Path, root: Path | None = None) -> Path:
     known = f"; under {root}: {suggest(text, there)}" if there else ""
     if root is None:
         known = "; data.root=<folder of databases> was not given"
-    raise ValueError(f"no database {text!r}; tried {', '.join(tried)}{known}")
+    raise ValueError(
+        f"no database {text!r}; tried {', '.join(tried)}{known}; or give what `rfm import` takes: a "
+        "database URL, a .sqlite or .duckdb file, a folder of CSV or parquet files"
+    )
 
 
 def list_databases(root: Path) -> list[str]:

@@ -32,9 +32,9 @@ def find_model(
 
 
 def _remedy(folder: Path) -> str:
-    runs = [*folder.glob(f"model/{CONFIG}"), *sorted(folder.glob(f"*/model/{CONFIG}"))]
-    if runs:
-        return f"it is the folder of a run, whose model is {runs[0].parent}"
+    inside = [*folder.glob(f"model/{CONFIG}"), *sorted(folder.glob(f"*/model/{CONFIG}"))]
+    if found := [*inside, *folder.parent.glob(f"model/{CONFIG}")]:
+        return f"it is the folder of a run, or within one, whose model is {found[0].parent}"
     if (folder / "config.yaml").is_file() and (folder / "versions.json").is_file():
         return "it is the folder of a run that has not ended: its model is written at the end"
     return "copy the whole folder that save_pretrained wrote (a run keeps it under <run_dir>/model)"

@@ -75,7 +75,7 @@ def test_what_is_a_source(tmp_path: Path) -> None:
         assert is_source(str(tmp_path / name.split("/")[0]))
     assert is_source("postgresql://me@here/shop")
     assert not is_source("rel-f1")
-    assert not is_source(str(tmp_path / "none.sqlite"))
+    assert is_source(str(tmp_path / "none.sqlite"))  # it is not there, which its import says
 
 
 def test_a_source_that_cannot_be_read_leaves_nothing(tmp_path: Path, cache: Path) -> None:
