@@ -4,52 +4,59 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 _KEY = re.compile(r"[A-Za-z_][\w.-]*=")
+Run = Callable[[Any], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Command:
-    """run: of its words. first: the key that a word without one belongs to. about: for the list."""
+    """load: imports it, and gives its config, what it does and its help. first: the key that a word
+    without one belongs to. more: keys that it must have besides. about: for the list."""
 
-    run: Callable[[Sequence[str]], None]
+    load: Callable[[], tuple[type[Any], Run, str | None]]
     first: str
+    more: str
     about: str
 
 
-def _import(words: Sequence[str]) -> None:
-    from rfm.config import run_command
+def _import() -> tuple[type[Any], Run, str | None]:
     from rfm.data import import_sql
+    from rfm.data.database import open_database
+    from rfm.data.first_question import next_steps
 
-    main, doc = import_sql.import_command, import_sql.__doc__
-    run_command(import_sql.ImportCommand, main, prog="rfm import", doc=doc, argv=words)
+    def run(config: import_sql.ImportCommand) -> Mapping[str, Any]:
+        done = import_sql.import_command(config)
+        if done["out"] is not None:
+            print(f"\n{next_steps(open_database(config.out.expanduser()))}")
+        return done
+
+    return import_sql.ImportCommand, run, import_sql.__doc__
 
 
-def _describe(words: Sequence[str]) -> None:
-    from rfm.config import run_command
+def _describe() -> tuple[type[Any], Run, str | None]:
     from rfm.data import describe
 
-    main, doc = describe.describe_spec, describe.__doc__
-    run_command(describe.DescribeConfig, main, prog="rfm describe", doc=doc, argv=words)
+    return describe.DescribeConfig, describe.describe_spec, describe.__doc__
 
 
-def _predict(words: Sequence[str]) -> None:
+def _predict() -> tuple[type[Any], Run, str | None]:
     from rfm import predict
-    from rfm.config import run_command
 
-    run_command(
-        predict.PredictConfig, predict.run, prog="rfm predict", doc=predict.__doc__, argv=words
-    )
+    return predict.PredictConfig, predict.run, predict.__doc__
 
 
 COMMANDS = {
     "import": Command(
-        _import, "source", "a database (SQLAlchemy URL, file, folder) -> a RelBench folder"
+        _import, "source", "out=<folder>", "a database: its URL, a file, a folder of files"
     ),
-    "describe": Command(_describe, "database", "tables, keys and kinds of a database"),
-    "predict": Command(_predict, "query", "answer a query about a database"),
+    "describe": Command(_describe, "database", "", "show tables, keys, kinds, a first question"),
+    "predict": Command(
+        _predict, "query", "checkpoint=... database=... out=<file>", "answer it, and say why"
+    ),
 }
 
 
@@ -59,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not words or words[0] in ("--help", "-h"):
         print("usage: rfm <command> [<what>] [key=value ...] [--help]\n")
         for name, command in COMMANDS.items():
-            print(f"  rfm {name:<9} <{command.first}> ...  {command.about}")
+            print(f"  rfm {name} <{command.first}> {command.more}".rstrip())
+            print(f"      {command.about}")
         raise SystemExit(0 if words else 2)
     name, *rest = words
     if name not in COMMANDS:
@@ -67,7 +75,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         print(f"error: no command {name!r}; {suggest(name, COMMANDS)}", file=sys.stderr)
         raise SystemExit(2)
-    COMMANDS[name].run(keyed(rest, COMMANDS[name].first))
+    from rfm.config import run_command
+
+    command = COMMANDS[name]
+    config, run, doc = command.load()
+    given = keyed(rest, command.first)
+    run_command(config, run, prog=f"rfm {name}", doc=doc, argv=given, first=command.first)
 
 
 def keyed(words: Sequence[str], first: str) -> list[str]:

@@ -17,7 +17,9 @@ import errno
 import json
 import math
 import os
+import re
 import sys
+import textwrap
 import traceback
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,6 +46,8 @@ from rfm.config_types import (
 from rfm.files import publish
 
 C = TypeVar("C")
+_WIDTH = 80  # of help
+_REQUIRED = "(required)"
 _FOLDERS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
@@ -69,7 +73,9 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def load_config(cls: type[C], argv: Sequence[str], *, prog: str, doc: str | None) -> C:
+def load_config(
+    cls: type[C], argv: Sequence[str], *, prog: str, doc: str | None, first: str = ""
+) -> C:
     """The config that a command line asks for.
 
     Args:
@@ -77,6 +83,7 @@ def load_config(cls: type[C], argv: Sequence[str], *, prog: str, doc: str | None
         argv: the words after the command, e.g. `sys.argv[1:]`.
         prog: the command as typed, e.g. `"python -m pretrain"`, for messages and `--help`.
         doc: what the command does, for `--help`.
+        first: the key that a word without one belongs to, for `--help`.
 
     Raises:
         ValueError: an unknown key, a value of the wrong type or out of range, an unreadable YAML
@@ -85,7 +92,7 @@ def load_config(cls: type[C], argv: Sequence[str], *, prog: str, doc: str | None
     """
     flags, words = _split_words(argv, prog)
     if "--help" in flags:
-        print(_help_text(cls, prog, doc))
+        print(_help_text(cls, f"{prog} <{first}>" if first else prog, doc))
         raise SystemExit(0)
     values: dict[str, Any] = {}
     source: dict[str, str] = {}
@@ -126,6 +133,7 @@ def run_command(
     prog: str,
     doc: str | None,
     argv: Sequence[str] | None = None,
+    first: str = "",
 ) -> None:
     """Run `main` as a command: config in, one JSON object as the last line of standard output.
 
@@ -135,7 +143,8 @@ def run_command(
     are not finite become null. In a distributed run only rank 0 prints the object.
     """
     try:
-        config = load_config(cls, sys.argv[1:] if argv is None else argv, prog=prog, doc=doc)
+        words = sys.argv[1:] if argv is None else argv
+        config = load_config(cls, words, prog=prog, doc=doc, first=first)
         with contextlib.redirect_stdout(sys.stderr):
             result = main(config)
     except (ValueError, OSError) as error:
@@ -245,18 +254,27 @@ def _located(error: InvalidValue, source: Mapping[str, str], prog: str) -> str:
     return f"{prog}: {key + ': ' if key else ''}{error}{origin}"
 
 
-def _help_text(cls: type[Any], prog: str, doc: str | None) -> str:
-    rows = list(_help_rows(cls, "", None))
+def _help_text(cls: type[Any], usage: str, doc: str | None) -> str:
+    rows = sorted(_help_rows(cls, "", None), key=lambda row: not row[1].endswith(_REQUIRED))
     wide = min(max((len(key) for key, _, _ in rows), default=0), 34)
-    lines = [f"usage: {prog} [config=<yaml>] [key=value ...] [--help] [--print-config]", ""]
-    if doc:
-        lines += [doc.strip(), ""]
+    usage = f"usage: {usage} [config=<yaml>] [key=value ...] [--help] [--print-config]"
+    lines = [textwrap.fill(usage, _WIDTH, subsequent_indent=" " * 7), ""]
+    for paragraph in doc.strip().split("\n\n") if doc else ():
+        is_prose = re.match("[A-Z`]", paragraph)  # not commands, which break lines as they must
+        lines += [_wrapped(" ".join(paragraph.split()), 0) if is_prose else paragraph, ""]
     lines += ["Keys, as `key=value` or in the YAML file:"]
     for key, kind, text in rows:
         lines.append(f"  {key:<{wide}}  {kind}")
         if text:
-            lines.append(f"  {'':<{wide}}    {text}")
+            lines.append(_wrapped(text, wide + 6))
     return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: int) -> str:
+    space = " " * indent
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=space, subsequent_indent=space, break_on_hyphens=False
+    )
 
 
 def _help_rows(cls: type[Any], at: str, default: Any) -> Iterable[tuple[str, str, str]]:
@@ -268,7 +286,7 @@ def _help_rows(cls: type[Any], at: str, default: Any) -> Iterable[tuple[str, str
             is_instance = isinstance(current, inner)
             yield from _help_rows(inner, f"{at}{name}.", current if is_instance else None)
             continue
-        shown = "(required)"
+        shown = _REQUIRED
         if current is not dataclasses.MISSING:
             shown = "= " + json.dumps(_plain(current), ensure_ascii=False)
         limits = range_text(field.metadata)

@@ -1,10 +1,13 @@
 """Answer a query about a database, and say why.
 
-    rfm predict "PREDICT COUNT(orders.*, 0, 30, days) > 0 FOR EACH customers.id" \\
-        checkpoint=<folder> database=<folder> out=predictions.parquet
+  rfm predict "PREDICT COUNT(orders.*, 0, 30, days) > 0 FOR EACH customers.id" \\
+      checkpoint=runs/first/model database=shop out=answers.parquet
 
-The query is in the predictive query language, see ``python -c "help('rfm.data.query')"``. The
-checkpoint answers from labelled examples, which are made from the database's own past, without
+The predictive query language is described by
+
+  python -c "help('rfm.data.query')"
+
+The checkpoint answers from labelled examples, which are made from the database's own past, without
 training; or by its head, where it was fine-tuned for this very query.
 """
 
@@ -68,15 +71,20 @@ class PredictConfig:
             if path is not None and path.suffix not in _FILES[key]:
                 wanted = " or ".join(_FILES[key])
                 raise ValueError(f"{key}={path}: wanted a file that ends in {wanted}")
-        if not self.query.strip():
-            raise ValueError("query is empty: wanted PREDICT ... FOR EACH ...")
+        for key, text, wanted in (
+            ("query", self.query, "PREDICT ... FOR EACH ..."),
+            ("checkpoint", self.checkpoint, "a model's folder, such as <run_dir>/model"),
+            ("database", self.database, "a folder, a database's URL or file"),
+        ):
+            if not text.strip():
+                raise ValueError(f"{key} is empty: wanted {wanted}")
         read_keys(self.entities)
 
 
 def run(config: PredictConfig) -> Mapping[str, Any]:
     """Predict, write and show."""
     quieten()
-    checkpoint, database = _check(config)
+    checkpoint, database, warnings = _check(config)
     _log.info("loading the model, and PyTorch, which takes some seconds")
     set_up_cpu()
     from rfm.eval.ask import answer_frame, ask_query
@@ -108,13 +116,13 @@ def run(config: PredictConfig) -> Mapping[str, Any]:
         "examples": answers.examples,
         "labelled": int(posed.counts.labelled.sum()),
         "balance": posed.counts.balance,
-        "warnings": list(answers.warnings),
+        "warnings": [*warnings, *answers.warnings],
     }
 
 
-def _check(config: PredictConfig) -> tuple[Path, Database]:
-    """The checkpoint's folder and the database, opened: what can be wrong with what was typed is
-    said before anything takes long."""
+def _check(config: PredictConfig) -> tuple[Path, Database, list[str]]:
+    """The checkpoint's folder, the database, opened, and warnings: what can be wrong with what was
+    typed is said before anything takes long."""
     for key, path in (("out", config.out), ("report", config.report)):
         if path is not None:
             _check_writable(path, key)
@@ -122,10 +130,21 @@ def _check(config: PredictConfig) -> tuple[Path, Database]:
     _log.info("opening the database")
     database = open_source(config.database, config.data.root, config.data.kinds)
     from rfm.data.query import compile_text
-    from rfm.eval.posing import anchor_time
+    from rfm.eval.posing import anchor_time, earlier_anchors, is_static
 
-    anchor_time(compile_text(config.query, database), database, config.at)
-    return checkpoint, database
+    compiled = compile_text(config.query, database)
+    at, latest = (anchor_time(compiled, database, moment) for moment in (config.at, None))
+    if is_static(compiled):
+        return checkpoint, database, []
+    earlier_anchors(compiled, database, at)
+    if at <= latest + compiled.timedelta:
+        return checkpoint, database, []
+    warning = (
+        f"at={config.at}: the latest that is known of what is asked is of {shown_time(latest)}; "
+        "what happened since and is not in the database counts as not having happened"
+    )
+    _log.warning("WARNING: %s", warning)
+    return checkpoint, database, [warning]
 
 
 def _check_writable(path: Path, key: str) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from rfm.__main__ import keyed, main
+from rfm.__main__ import COMMANDS, keyed, main
+from rfm.data.database import open_database
+from rfm.data.query import compile_text
 from tests.answering import BUYS, QUERIES, SPEND, save_answering
 from tests.shop import shop_tables
 
@@ -60,7 +64,11 @@ def test_from_files_to_predictions(
     done = run(capsys, "import", str(csv_shop), f"out={folder}")
     assert done["out"] == str(folder)
     assert done["tables"] == 5
-    described = run(capsys, "describe", str(folder))
+    main(["describe", str(folder)])
+    printed = capsys.readouterr()
+    described = json.loads(printed.out.splitlines()[-1])
+    first = next(line for line in printed.err.splitlines() if line.startswith("  rfm predict "))
+    assert compile_text(shlex.split(first)[2], open_database(folder)).kind == "forecast"
     assert described["rows"] == done["rows"]
     query = BUYS.replace("customers.id", "customers.customer_id")
     asked = [f"checkpoint={checkpoint}", f"database={folder}", f"out={out}", *SMALL]
@@ -144,6 +152,60 @@ def test_what_is_not_understood(
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("checkpoint=", "checkpoint is empty: wanted a model's folder"),
+        ("checkpoint=nope", "'nope' is neither a local folder nor to be had from the Hub"),
+        ("database=none.sqlite", "source=none.sqlite: no such file or folder"),
+        ("database={files}/orders.csv", "imported with the folder that it is in"),
+        ("database={out}", "no manifest.yaml in it, and no CSV or parquet files"),
+        ("database=", "database is empty: wanted a folder"),
+        ("at=soon", "at='soon': wanted a time such as"),
+        ("at=1990-01-01", "no label is known by 1990-01-01"),
+        ("entities=17", "entities=17: wanted a list"),
+        ("out={out}", "wanted a file that ends in .parquet or .csv"),
+        ("out={files}/orders.csv/answers.csv", "orders.csv is a file; choose another folder"),
+        ("out={out}/folder.csv", "folder.csv is a folder: give the name of a file"),
+        ("report=page.pdf", "report=page.pdf: wanted a file that ends in .html or .htm"),
+        ("report={files}/orders.csv/page.html", "orders.csv is a file; choose another folder"),
+    ],
+)
+def test_mistakes_are_told_before_the_model_is_loaded(
+    words: str,
+    said: str,
+    csv_shop: Path,
+    task_shop: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "new"
+    (out / "folder.csv").mkdir(parents=True)
+    given = {"checkpoint": checkpoint, "database": task_shop, "out": out / "answers.csv"}
+    key, _, value = words.format(files=csv_shop, out=out).partition("=")
+    with pytest.raises(SystemExit) as end:
+        main(["predict", BUYS, *(f"{k}={v}" for k, v in {**given, key: value}.items())])
+    assert end.value.code == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert "loading the model" not in shown.err
+    assert shown.out == ""
+    assert [path.name for path in out.rglob("*")] == ["folder.csv"]
+
+
+def test_a_time_long_after_what_is_known_is_warned_of(
+    task_shop: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "answers.csv"
+    asked = [f"checkpoint={checkpoint}", f"database={task_shop}", f"out={out}", *SMALL]
+    said = run(capsys, "predict", BUYS, *asked, "at=2040-01-01", "entities=[3]")
+    assert "at=2040-01-01: the latest that is known" in said["warnings"][0]
+    later = pd.Timestamp(run(capsys, "predict", BUYS, *asked, "entities=[3]")["anchor_time"])
+    near = f"at={later + pd.Timedelta(days=1)}"
+    assert not run(capsys, "predict", BUYS, *asked, near, "entities=[3]")["warnings"]
+
+
 def test_a_query_that_cannot_be_read_is_pointed_at(
     task_shop: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,7 +235,11 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     assert end.value.code == 0
-    assert f"usage: rfm {command}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: rfm {command} <{COMMANDS[command].first}> [")
+    assert max(map(len, shown.splitlines())) <= 80
+    kinds = [line for line in shown.splitlines() if re.match("  [a-z]", line) and "= " in line]
+    assert shown.rindex("(required)") < shown.index(kinds[0])  # what must be given comes first
 
 
 def test_a_first_word_without_a_key_has_that_of_the_command() -> None:

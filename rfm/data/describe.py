@@ -1,6 +1,9 @@
 """A database as printable text: what every column was taken for.
 
-rfm describe <spec> [data.root=<folder>] [data.kinds=<yaml>] [check=true]
+    rfm describe <spec> [data.root=<folder>] [data.kinds=<yaml>] [check=true]
+
+A kind says how a model reads a column. Nulls and distinct values are counted in a sample of the
+rows up to the validation timestamp, as kinds are inferred from no later ones.
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ from rich.text import Text
 from rfm.config import setting
 from rfm.data.checks import check_database
 from rfm.data.database import ColumnProfile, Database, SourceConfig, Table, open_source
+from rfm.data.first_question import next_steps
 from rfm.data.schema import shown_time
 
 
 @dataclass(frozen=True)
 class DescribeConfig:
-    database: str = setting(help="a RelBench folder, a name under data.root, or on the Hub")
+    database: str = setting(
+        help="a RelBench folder, a name under data.root or on the Hub, or what `rfm import` takes"
+    )
     data: SourceConfig = setting(factory=SourceConfig)
     check: bool = setting(False, help="also read all keys and times and check them")
 
@@ -32,7 +38,7 @@ def describe_spec(config: DescribeConfig) -> Mapping[str, Any]:
     database = open_source(config.database, config.data.root, config.data.kinds)
     if config.check:
         check_database(database)
-    print(describe(database))
+    print(f"{describe(database)}\n\n{next_steps(database)}")
     kinds = [kind for columns in database.kinds.values() for kind in columns.values()]
     return {
         "database": database.name,
@@ -57,7 +63,8 @@ def describe(database: Database) -> str:
     )
     for table in database.tables.values():
         time = f", time column {table.time_column}" if table.time_column else ", no time column"
-        console.print(f"\n{table.name}: {table.num_rows:,} rows{time}", markup=False)
+        counted = _counted(database, table)
+        console.print(f"\n{table.name}: {table.num_rows:,} rows{time}{counted}", markup=False)
         grid = Grid(box=None, pad_edge=False, padding=(0, 3, 0, 0))
         for heading, justify in [("column", "left"), ("kind", "left"), ("null", "right")]:
             grid.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
@@ -67,6 +74,15 @@ def describe(database: Database) -> str:
             grid.add_row(*map(Text, _row(table, column, profile)))
         console.print(grid)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _counted(database: Database, table: Table) -> str:
+    """Of which rows nulls and distinct values are counted, where it is not all of them."""
+    rows = next((profile.rows for profile in database.profiles[table.name].values()), 0)
+    if rows == table.num_rows:
+        return ""
+    until = f" up to {shown_time(database.val_timestamp)}" if table.time_column else ""
+    return f"; null and distinct of {rows:,} rows{until}"
 
 
 def _row(table: Table, column: str, profile: ColumnProfile) -> tuple[str, str, str, str, str]:

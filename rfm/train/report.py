@@ -46,13 +46,14 @@ def _next(model: Path, answers: bool) -> str:
     """What to do with a model, which may have learnt to answer from examples."""
     if answers:
         return (
-            f'  rfm predict "PREDICT COUNT(orders.*, 0, 30, days) > 0 FOR EACH customers.id" '
-            f"checkpoint={model} database=<URL, file or folder> out=answers.parquet\n"
+            "  rfm import shop.sqlite out=shop  # your database: a URL, a file, a folder\n"
+            '  rfm predict "PREDICT COUNT(orders.*, 0, 30, days) > 0 FOR EACH customers.id" '
+            f"checkpoint={model} database=shop out=answers.parquet\n"
         )
     return (
-        f'  from rfm import RelationalModel; RelationalModel.from_pretrained("{model}")\n'
+        f"  python -c 'import rfm; rfm.RelationalModel.from_pretrained(\"{model}\")'\n"
         "  python -m pretrain episodes.per_batch=2  # learns to answer queries: rfm predict\n"
-        "  python -m pretrain config=configs/pretrain/small.yaml data.root=<RelBench folders>\n"
+        "  python -m pretrain config=configs/pretrain/small.yaml data.root=data  # of folders\n"
     )
 
 
