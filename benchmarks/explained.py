@@ -40,6 +40,7 @@ from rfm.config import run_command, setting
 from rfm.data.tasks import Task
 from rfm.eval.explain import ExplainConfig, Explainer, Explanation, Signal
 from rfm.eval.explain_occlusion import Asked
+from rfm.eval.explain_signals import OUTCOMES
 from rfm.eval.predictions import score
 from rfm.eval.zero_shot import ContextConfig, ZeroShot, in_context
 from rfm.files import default_cache, publish
@@ -220,7 +221,7 @@ def planted_paths(task: Task, truth: dict[str, Any]) -> tuple[set[tuple[str, str
     rule, database = truth["rule"], task.database
     columns = {rule[name] for name in ("number", "category") if rule[name]}
     if rule["signal"] == "own_past_labels":
-        return past_paths(task, truth) - {("", task.name)}, columns
+        return past_paths(task, truth) - {("", OUTCOMES)}, columns
     if not rule["history"]:
         steps, table = [], task.entity_table
         for hop in rule["hops"]:
@@ -240,9 +241,8 @@ def past_paths(task: Task, truth: dict[str, Any]) -> set[tuple[str, str]]:
     whose rows are foretold; and the time of the question, which the rule's season reads."""
     events = truth["events"]
     link = link_of(task, events)
-    name = task.name
-    own = {(f"{name}.{task.entity_column}", name), (f"{events}.{link}", events)}
-    return own | {("", name)}
+    own = {(f"{OUTCOMES}.{task.entity_column}", OUTCOMES), (f"{events}.{link}", events)}
+    return own | {("", OUTCOMES)}
 
 
 def summarise(config: ExplainedConfig, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -31,9 +31,19 @@ from rfm.eval.explain_links import explain_links
 from rfm.eval.explain_occlusion import Asked, Situation, Without
 from rfm.eval.explain_parts import Key, Looked, Part, split_moves
 from rfm.eval.explain_rows import QUESTION, Layout, MeanStates, walk
+from rfm.eval.explain_signals import OUTCOMES
 from rfm.eval.explain_signals import Explanation as Explanation
 from rfm.eval.explain_signals import Signal as Signal
-from rfm.eval.explain_words import Facts, doubt, expected_change, path_words, say, table_at
+from rfm.eval.explain_words import (
+    Facts,
+    column_name,
+    doubt,
+    expected_change,
+    path_words,
+    say,
+    table_at,
+    table_name,
+)
 from rfm.eval.zero_shot import ZeroShot, ZeroShotRecommendation
 from rfm.nn.attribution import HeadMoves, split_by_head
 from rfm.nn.backbone import Rows
@@ -103,8 +113,10 @@ class Explainer:
         return Examined.join(parts), places
 
     def first_row(self, table: str) -> int:
-        """The global row of row 0 of a table, the task's own included."""
+        """The global row of row 0 of a table, as signals name it."""
         store = self.situation.laid.store
+        if table == OUTCOMES:
+            return self.situation.laid.first
         number = next(t for t, one in enumerate(store.tables) if one.name == table)
         return int(store.graph.table_start[number])
 
@@ -251,15 +263,16 @@ class Explainer:
         path, column = key
         laid = self.situation.laid
         t = table_at(laid, path)
-        own = rows if path else np.array([int(laid.store.graph.table_start[t]) + facts.entity])
+        first = int(laid.store.graph.table_start[t])
+        own = rows if path else np.array([first + facts.asked.entity])
         own = own[:0] if path == QUESTION else own
         words = say(facts, path, column, rows, part.told, part.moved)
         words += doubt(column, changed[key]) if contradicted else ""
         return Signal(
             path=path_words(laid, path),
-            table=laid.store.tables[t].name,
-            column=laid.store.tables[t].columns[column].name if column >= 0 else "",
-            rows=tuple((own - int(laid.store.graph.table_start[t])).tolist()),
+            table=table_name(laid, t),
+            column=column_name(laid, path, column),
+            rows=tuple((own - first).tolist()),
             weight=part.moved / total,
             occluded=changed.get(key, 0.0),
             checked=key in changed,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from rfm.data.batch import SEEN_FEATURES
 from rfm.data.task_rows import TaskSplit
 from rfm.data.tasks import Regime, Task
-from rfm.eval.explain_signals import Explanation, Signal
+from rfm.eval.explain_signals import OUTCOME, OUTCOMES, Explanation, Signal
 from rfm.eval.zero_shot import ZeroShotRecommendation, in_context
 
 _ALL = 512  # destinations that the best one is held against, and found among
@@ -81,11 +81,11 @@ def _signals(
     share[_TOWERS] = moved[-1]
     more = {name: apart[[index[f] for f in own]].sum() > 0 for name, own in _GROUPS.items()}
     total = max(sum(abs(one) for one in share.values()), 1e-12)
-    own = f"{task.name}.{task.entity_column}"
+    own = f"{OUTCOMES}.{task.entity_column}"
     places = {
-        "met": (own, task.name, task.target, ()),
+        "met": (own, OUTCOMES, OUTCOME, ()),
         "near": ("", task.destination_table, "", (destination,)),
-        "share": (f"{task.name}.{task.target}", task.name, task.target, ()),
+        "share": (f"{OUTCOMES}.{task.target}", OUTCOMES, OUTCOME, ()),
         "children": ("", task.destination_table, "", (destination,)),
         _TOWERS: ("", task.destination_table, "", (destination,)),
     }
@@ -103,13 +103,15 @@ def _signals(
 
 
 def _say(task: Task, name: str, is_more: bool, raises: bool) -> str:
-    one, of = f"this row of {task.destination_table}", f"this row of {task.entity_table}"
-    more, verb = ("more" if is_more else "less"), ("raises it" if raises else "lowers it")
+    """The destination is called the first choice, as it stands first in the answer."""
+    of, more = f"this row of {task.entity_table}", ("more" if is_more else "less")
     said = {
-        "met": f"{one} was among {of}'s past outcomes {more} than others",
-        "near": f"rows around {of} point at {one} {more} than at others",
-        "share": f"{one} is {more} frequent among all past outcomes than others",
-        "children": f"{'more' if is_more else 'fewer'} rows point at {one} than at others",
-        _TOWERS: f"what the rows around {of} and {one} are as a whole",
+        "met": f"past outcomes of {of} hold the first choice {more} often than others",
+        "near": f"rows around {of} point at the first choice {more} often than at others",
+        "share": f"past outcomes of all rows of {task.entity_table} hold the first choice {more} "
+        "often than others",
+        "children": f"{'more' if is_more else 'fewer'} rows point at the first choice than at "
+        "others",
+        _TOWERS: f"the rows around {of} and around the first choice, taken as a whole",
     }[name]
-    return f"{said}, which {verb}" if name != _TOWERS else f"{said} {verb}"
+    return f"{said}: {'raises' if raises else 'lowers'} its score"

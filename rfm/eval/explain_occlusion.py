@@ -136,12 +136,18 @@ class Situation:
                 return np.zeros(0, np.int64)
             return laid.first + laid.told.labels(path, asked.entity, asked.cutoff)[::-1][:MOST]
         if path[0] % 2 or len(path) > 2 or not children.is_there(entity, cutoff, NOTHING)[0]:
-            return asked.sees(path)
+            return self._latest_first(asked.sees(path))
         child = children.latest(path[0] // 2, entity, cutoff, NOTHING)[0][0]
         child = child[child >= 0]
         if len(path) == 1:
             return np.asarray(child[self._is_known(child, column)], dtype=np.int64)
-        return asked.sees(path) if not path[1] % 2 else self._parents(child, path[1], cutoff)
+        if path[1] % 2:
+            return self._parents(child, path[1], cutoff)
+        return self._latest_first(asked.sees(path))
+
+    def _latest_first(self, row: Ints) -> Ints:
+        time = np.asarray(self.laid.store.graph.row_time[row])
+        return row[np.argsort(time, kind="stable")[::-1]]
 
     def _parents(self, child: Ints, edge: int, cutoff: Ints) -> Ints:
         graph = self.laid.store.graph

@@ -7,18 +7,25 @@ from typing import Any
 
 import numpy as np
 
+OUTCOMES, OUTCOME = "past outcomes", "outcome"
+"""What stands as the table, and the column, of a question's labels at earlier times."""
+
 
 @dataclass(frozen=True)
 class Signal:
     """What moved one answer.
 
     path: the foreign keys walked from the entity to the table, "" where it is the entity itself.
+    table: of the database, or ``OUTCOMES``: what was asked for, as it turned out at earlier times.
     column: "" where it is about the rows as such: how many they are, how old, what they are taken
-    whole. rows: numbers of rows within the table, the latest first, at most 64 of them. weight: its
-    share of all that moved the answer, from -1 to 1, more than 0 where it raised the answer.
+    whole. rows: numbers of rows within the table (of outcomes: among the task's rows in the order
+    of time), the latest first, at most 64 of them. weight: its share of all that moved the answer,
+    from -1 to 1, more than 0 where it raised the answer.
     occluded: by how much the answer changes when these rows are deleted, or, of a column, when its
     cells are null in all rows at the end of the path, in the answer's unit; 0 where that was not
-    checked. words: a sentence, which says so where ``occluded`` contradicts ``weight``.
+    checked. words: what is the case, and which way that moved the answer, compared with the
+    examples' mean ("than usual"); they say so where ``occluded`` contradicts ``weight``. It is the
+    model that is explained: nothing is said of what causes what in the world.
     """
 
     path: str

@@ -9,36 +9,35 @@ import numpy as np
 import numpy.typing as npt
 
 from rfm.data.batch import TOLD_KINDS
+from rfm.data.hidden import NOTHING
+from rfm.data.label_history import Floats
 from rfm.data.laid import LaidTask
 from rfm.data.task_rows import Ints
 from rfm.eval.explain_occlusion import MOST, Asked, Situation
 from rfm.eval.explain_rows import QUESTION, EdgePath, leads_to_labels
+from rfm.eval.explain_signals import OUTCOME, OUTCOMES
 from rfm.eval.zero_shot import ZeroShot
 
 _MINUTE = 2 / 1440  # days: what float32 may lose of a time
 _DAY = 86_400
 _SAME, _MUCH = 0.3, 1.5  # standard deviations
-_LAST = {
-    "last 3 labels": 3, "last 10 labels": 10, "labels": MOST,
-    "last label": 1, "2nd last label": 2, "3rd last label": 3, "4th last label": 4,
-    "last 4 children": 4, "last 16 children": 16, "last 64 children": 64,
-    "parents of children": 16,
-}  # fmt: skip
+_NTH = {"2nd last label": 1, "3rd last label": 2, "4th last label": 3}
+_LAST = {"last 3 labels": 3, "last 10 labels": 10, "last label": 1}
+_CHILDREN = {"last 4 children": 4, "last 16 children": 16, "last 64 children": 64}
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What is known of one question: what it is told [F], and how many standard deviations that is
-    from the examples' mean [F]; when it is asked and up to when it sees anything; the median and
-    the spread of its labels."""
+    """What is known of one question: when it is asked; how many standard deviations what it is told
+    is from the examples' mean [F]; the median and the spread of its labels; what of its answer is
+    looked at, in words."""
 
     laid: LaidTask
-    entity: int
+    asked: Asked
     now: int
-    cutoff: int
-    told: npt.NDArray[np.float32]
     apart: npt.NDArray[np.float32]
     unit: tuple[float, float]
+    answer: str
 
     @classmethod
     def of(
@@ -46,8 +45,17 @@ class Facts:
     ) -> Facts:
         usual = situation.shown[0].told.cpu().numpy()
         apart = (asked.told - usual.mean(0)) / np.maximum(usual.std(0), 1e-6)
-        now = int(asker.rows.time[asked.number])
-        return cls(situation.laid, asked.entity, now, asked.cutoff, asked.told, apart, unit)
+        task, now = situation.laid.task, int(asker.rows.time[asked.number])
+        answer = "probability" if task.classes else "prediction"
+        answer += f" of {task.names[asked.chosen]!r}" if task.names else ""
+        return cls(situation.laid, asked, now, apart, unit, answer)
+
+    def latest(self, path: EdgePath, most: int) -> Ints:
+        """Global rows of so many latest children, known or not."""
+        asked, children = self.asked, self.laid.told.children
+        entity, cutoff = np.array([asked.entity]), np.array([asked.cutoff])
+        row: Ints = children.latest(path[0] // 2, entity, cutoff, NOTHING)[0][0, :most]
+        return row[row >= 0]
 
 
 def table_at(laid: LaidTask, path: EdgePath) -> int:
@@ -60,13 +68,27 @@ def table_at(laid: LaidTask, path: EdgePath) -> int:
     return key.parent if path[-1] % 2 else key.child
 
 
+def table_name(laid: LaidTask, table: int) -> str:
+    """As the database has it; it has none of past labels, which are called outcomes."""
+    labels = bool(laid.task.key) and table == len(laid.store.tables) - 1
+    return OUTCOMES if labels else laid.store.tables[table].name
+
+
+def column_name(laid: LaidTask, path: EdgePath, column: int) -> str:
+    """Of the table at the end of a path; "" for its rows as such."""
+    if column < 0:
+        return ""
+    labels = leads_to_labels(laid, path)
+    return OUTCOME if labels else laid.store.tables[table_at(laid, path)].columns[column].name
+
+
 def path_words(laid: LaidTask, path: EdgePath) -> str:
     """Foreign keys as they are walked, such as
     ``orders.customer_id, then orders.product_id -> products``."""
     graph, steps = laid.store.graph, []
     for edge in path if path != QUESTION else ():
         key = graph.foreign_keys[edge // 2]
-        step = f"{laid.store.tables[key.child].name}.{key.column}"
+        step = f"{table_name(laid, key.child)}.{key.column}"
         steps.append(f"{step} -> {laid.store.tables[key.parent].name}" if edge % 2 else step)
     return ", then ".join(steps)
 
@@ -81,20 +103,18 @@ def say(
         moved: what it moved in all.
     """
     kind, apart = _speaks(facts, told, moved)
-    verb = "raises it" if moved > 0 else "lowers it"
     if path == QUESTION:
         what, usual = "the time that it is asked at", ""
     elif not path:
         what, usual = _of_entity(facts, column, kind, apart)
     elif leads_to_labels(facts.laid, path):
         what, usual = _of_labels(facts, path, column, rows, kind, apart)
-        return f"{what}, {f'{usual} than usual, ' if usual else ''}which {verb}"
     elif column < 0:
         what, usual = _of_rows(facts, path, rows, kind, apart)
     else:
         what, usual = _of_column(facts, path, column, rows, kind, apart)
-    usual = f", {usual} than usual," if usual else ""
-    return f"{what}{usual} {verb}"
+    what += f", {usual} than usual" if usual else ""
+    return f"{what}: {'raises' if moved > 0 else 'lowers'} the {facts.answer}"
 
 
 def _speaks(facts: Facts, told: Mapping[int, float], moved: float) -> tuple[str, float]:
@@ -140,83 +160,90 @@ def _of_entity(facts: Facts, column: int, kind: str, apart: float) -> tuple[str,
     t = facts.laid.task.entity_table
     table = facts.laid.store.tables[t]
     if column >= 0:
-        said, about = _values(facts, t, np.array([facts.entity]), column), table.columns[column]
+        said, about = (
+            _values(facts, t, np.array([facts.asked.entity]), column),
+            table.columns[column],
+        )
         usual = "" if about.kind == "boolean" else _compared(apart)
-        return f"{table.name}.{about.name} = {said}", usual
+        return f"{table.name}.{about.name} {said}", usual
     if kind == "age":
         start = facts.laid.store.graph.table_start[t]
-        born = int(facts.laid.store.graph.row_time[start + facts.entity])
+        born = int(facts.laid.store.graph.row_time[start + facts.asked.entity])
         age = _days(facts.now - born)
-        return f"the age of this row of {table.name}, {age}", _compared(apart, "older", "younger")
-    return f"this row of {table.name} as a whole", ""
+        return f"this row of {table.name} is {age} old", _compared(apart, "older", "younger")
+    return f"this row of {table.name}, taken as a whole", ""
 
 
 def _of_labels(
     facts: Facts, path: EdgePath, column: int, rows: Ints, kind: str, apart: float
 ) -> tuple[str, str]:
-    """A clause of its own about past labels, called outcomes."""
+    """Past labels are called outcomes: the entity's own, or those of its like."""
     task, laid = facts.laid.task, facts.laid
-    among, its = "", "its"
+    its, of = "its", ""
     if len(path) > 1:
         key = laid.store.graph.foreign_keys[path[0] // 2]
         name = laid.store.tables[task.entity_table].name
-        among, its = f"among rows of {name} with the same {key.column}, ", "the"
+        its, of = "the", f" of rows of {name} with the same {key.column}"
     if not rows.size:
-        return f"{among}none of {its} outcomes is known", ""
+        return f"no past outcome{of or ' of its own'} is known", ""
     kind = kind.removesuffix(" of the parent")
-    if column < 0:
-        since = facts.now - int(laid.store.graph.row_time[rows[0]])
-        ago = f"{_days(since)} ago" if since >= 3600 else "just now"
-        if kind == "label age":
-            usual = _compared(apart, "longer ago", "more recently")
-            return f"{among}{its} latest outcome became known {ago}", usual
-        many = f"{rows.size} or more" if rows.size >= MOST else str(rows.size)
-        if kind == "label count":
-            known = f"{many} of {its} outcomes {'is' if rows.size == 1 else 'are'} known"
-            return among + known, _compared(apart, "more", "fewer")
-        return f"{among}{many} of {its} outcomes became known, the latest {ago}", ""
-    label = task.rows.label[rows - laid.first]
-    nth = {"2nd last label": 1, "3rd last label": 2, "4th last label": 3}.get(kind, -1)
-    if 0 <= nth < label.size:
-        label, which = label[nth : nth + 1], kind.removesuffix("label")
+    if column >= 0:
+        number = laid.told.labels(path, facts.asked.entity, facts.asked.cutoff)[::-1]
+        return _of_outcomes(facts, task.rows.label[number], kind, apart, (its, of))
+    ago = f"{_days(facts.now - int(laid.store.graph.row_time[rows[0]]))} ago"
+    if kind == "label age":
+        usual = _compared(apart, "longer ago", "more recently")
+        return f"{its} latest outcome{of} became known {ago}", usual
+    count = laid.told.labels(path, facts.asked.entity, facts.asked.cutoff).size
+    many = f"{count:,} past outcome{'s' * (count > 1)}{of or ' of its own'}"
+    if kind == "label count":
+        return f"{many} {'is' if count == 1 else 'are'} known", _compared(apart, "more", "fewer")
+    return f"that {many} became known, the latest {ago}", ""
+
+
+def _of_outcomes(
+    facts: Facts, label: Floats, kind: str, apart: float, whose: tuple[str, str]
+) -> tuple[str, str]:
+    """What past labels are, the latest first."""
+    task, (its, of), nth = facts.laid.task, whose, _NTH.get(kind, 0)
+    if 0 < nth < label.size and not (task.classes and (label[: nth + 1] == label[0]).all()):
+        label, last = label[nth : nth + 1], f"{its} {kind.split()[0]} latest outcome{of}"
     else:
-        label, which = label[: _LAST.get(kind, MOST)], "last "
-    usual = _compared_truth(apart, label.size) if task.classes else _compared(apart)
-    return among + _outcomes(facts, label, f"{its} {which}"), "" if task.names else usual
-
-
-def _outcomes(facts: Facts, label: npt.NDArray[np.float64], which: str) -> str:
-    """What some labels are; which: such as ``its last``."""
-    task, many = facts.laid.task, label.size > 1
-    said = f"{which}{label.size} known outcomes were " if many else f"{which}known outcome was "
+        label = label[: nth + 1 if nth else _LAST.get(kind, label.size)]
+        last = f"{its} last {label.size} outcomes{of}"
+        last = last if label.size > 1 else f"{its} latest outcome{of}"
+    if not task.classes:
+        center, unit = facts.unit
+        mean = _number(float(label.mean()) * unit + center, unit)
+        return f"{last} {'averaged' if label.size > 1 else 'was'} {mean}", _compared(apart)
+    value, count = np.unique(label, return_counts=True)
+    names = [repr(name) for name in task.names] if task.names else ["false", "true"]
+    if value.size == 1:
+        verb = {1: "was", 2: "were both"}.get(label.size, "were all")
+        return f"{last} {verb} {names[int(value[0])]}", ""
     if task.names:
-        value, count = np.unique(label, return_counts=True)
-        name = repr(task.names[int(value[count.argmax()])])
-        return said + ("mostly " if value.size > 1 else "") + name
-    if task.classes:
-        yes = int(label.sum())
-        if many:
-            return f"{yes} of {which}{label.size} known outcomes were true"
-        return said + ("true" if yes else "false")
-    center, unit = facts.unit
-    return said + ("on average " if many else "") + _number(float(label.mean()) * unit + center)
+        return f"{last} were mostly {names[int(value[count.argmax()])]}", ""
+    usual = _compared(apart, "more often", "less often")
+    return f"{int(label.sum())} of {last} were true", usual
 
 
 def _of_rows(facts: Facts, path: EdgePath, rows: Ints, kind: str, apart: float) -> tuple[str, str]:
     laid = facts.laid
-    where = f"rows of {laid.store.tables[table_at(laid, path)].name} by {path_words(laid, path)}"
+    of = f"of {table_name(laid, table_at(laid, path))} (by {path_words(laid, path)})"
     if not rows.size:
-        return f"the absence of {where}", ""
+        return f"no row {of}", ""
     if kind in ("child age", "child lateness"):
         age = _days(facts.now - int(laid.store.graph.row_time[rows[0]]))
         older = apart if kind == "child age" else -apart
-        return f"the age of the latest of the {where}, {age}", _compared(older, "older", "younger")
+        return f"the latest row {of} is {age} old", _compared(older, "older", "younger")
     spans = {"child count": 0, "children of a timedelta": 1, "children of 4 timedeltas": 4}
     if kind not in spans:
-        return f"what the {rows.size} {where} are as a whole", ""
+        which = f"the {rows.size} rows" if rows.size > 1 else "the row"
+        return f"{which} {of}, taken as a whole", ""
     lately = f" in the last {_days(spans[kind] * laid.task.timedelta)}" if spans[kind] else ""
-    count = int(np.round(np.expm1(facts.told[_index(facts, path, kind)])))
-    return f"the number of {where}{lately}, {count}", _compared(apart, "more", "fewer")
+    count = int(np.round(np.expm1(facts.asked.told[_index(facts, path, kind)])))
+    many = f"{count:,} rows" if count > 1 else ("1 row" if count else "no row")
+    return f"{many} {of}{lately}", _compared(apart, "more", "fewer")
 
 
 def _index(facts: Facts, path: EdgePath, kind: str) -> int:
@@ -232,52 +259,67 @@ def _of_column(
     facts: Facts, path: EdgePath, column: int, rows: Ints, kind: str, apart: float
 ) -> tuple[str, str]:
     laid, t = facts.laid, table_at(facts.laid, path)
-    about, walked = laid.store.tables[t].columns[column], path_words(laid, path)
+    about, by = laid.store.tables[t].columns[column], f"(by {path_words(laid, path)})"
     name = f"{laid.store.tables[t].name}.{about.name}"
     if not rows.size:
-        return f"the absence of {name} by {walked}", ""
-    last = rows if kind == "parents of children" else rows[: _LAST.get(kind, rows.size)]
-    value = _values(facts, t, last - int(laid.store.graph.table_start[t]), column)
+        return f"no {name} {by}", ""
+    last = rows
+    if path[0] % 2 == 0 and len(path) == 1:  # told of whether their value is known or not
+        last = facts.latest(path, _CHILDREN.get(kind, MOST))
+        last = last if last.size else rows
+    known, many = rows[np.isin(rows, last)], last.size
+    if not known.size:
+        return f"{name} of the last {many} rows {by} is null", ""
+    value = _values(facts, t, known - int(laid.store.graph.table_start[t]), column)
     usual = _compared(apart)
     if about.kind == "boolean":
-        usual = _compared_truth(apart, last.size)
-    if last.size == 1:
-        return f"{name} by {walked} = {value}", usual
+        usual = _compared_truth(apart, known.size)
+    if many == 1:
+        return f"{name} {by} {value}", usual
     which = "" if kind == "parents of children" or path[-1] % 2 else "last "
-    return f"{name} of the {which}{last.size} rows by {walked}, {value}", usual
+    some = f", known of {known.size}," if known.size < many else ""
+    return f"{name} of the {which}{many} rows {by}{some} {value}", usual
 
 
 def _values(facts: Facts, table: int, rows: Ints, column: int) -> str:
-    """What a column holds in local rows of a table."""
+    """What a column holds in local rows of a table: ``= 3``, ``averages 3.5``."""
     own = facts.laid.store.tables[table]
-    about = own.columns[column]
+    about, many = own.columns[column], rows.size > 1
     if about.is_value:
         z = own.values(rows, column)
         raw = about.stats.raw(z[~np.isnan(z)])
         if not raw.size:
-            return "null"
+            return "is null" if many else "= null"
         if about.kind == "datetime":
-            day = np.datetime64(int(np.median(raw) + _MINUTE), "D")  # midnight as float32 has it
-            return str(day) if raw.size == 1 else f"about {day}"
+            days = {str(np.datetime64(int(x + _MINUTE), "D")) for x in (raw.min(), raw.max())}
+            return f"{'lies in' if many else '='} {' to '.join(sorted(days))}"
         if about.kind == "boolean":
             yes = int((raw > 0.5).sum())
-            return f"{yes} of {raw.size} true" if raw.size > 1 else ("true" if yes else "false")
-        return ("on average " if raw.size > 1 else "") + _number(float(raw.mean()))
+            return f"is true in {yes} of {raw.size}" if many else f"= {str(yes > 0).lower()}"
+        return f"{'averages' if many else '='} {_number(float(raw.mean()), about.stats.scale)}"
     texts = [facts.laid.tokenizer.decode(own.text(int(row), column).tolist()) for row in rows]
     texts = [text.strip() for text in texts if text]
     if not texts:
-        return "null"
+        return "is null" if many else "= null"
     most = max(set(texts), key=lambda text: (texts.count(text), text))
     short = most if len(most) <= 40 else most[:37] + "..."
-    return repr(short) if len(set(texts)) == 1 else f"mostly {short!r}"
+    if not many:
+        return f"= {short!r}"
+    return f"is {short!r} in {texts.count(most)} of {rows.size}"
 
 
-def _number(x: float) -> str:
-    return f"{x:,.0f}" if abs(x) >= 1_000 else f"{x:.3g}"
+def _number(x: float, scale: float) -> str:
+    """Three digits, or all before the point; without what float32 makes of a scale."""
+    digits = 5 - int(np.floor(np.log10(max(scale, 1e-30))))
+    x = round(x, digits) + 0.0  # which has no -0
+    if abs(x) >= 10_000:
+        return f"{x:,.0f}"
+    return f"{x:.0f}" if abs(x) >= 1_000 else f"{x:.3g}"
 
 
 def _days(seconds: int) -> str:
     days = seconds / _DAY
     if abs(days) < 2:
-        return f"{seconds / 3600:.0f} hours"
+        hours = round(seconds / 3600)
+        return f"{hours} hour{'s' * (hours > 1)}" if hours else "less than an hour"
     return f"{days:,.0f} days"

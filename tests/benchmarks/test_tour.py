@@ -56,7 +56,7 @@ def test_a_database_server_is_asked(
     assert all(rows > 50 for rows in said["answered"].values())
     shown = capsys.readouterr().out
     assert all(query in shown for query in QUESTIONS.values())
-    assert "lowers it" in shown or "raises it" in shown
+    assert ": lowers the " in shown or ": raises the " in shown
     imported = open_database(said["folder"])
     original = open_database(real_data / "northwind")
     for name, table in original.tables.items():

@@ -26,8 +26,11 @@ def test_words_say_what_is_known_and_the_sign_what_it_does(
     off = np.zeros(len(SEEN_FEATURES) + 1)
     off[SEEN_FEATURES.index("share")] = apart
     (signal,) = _signals(task, 3, off, weight * off)
+    more, verb = "more" if apart > 0 else "less", "raises" if weight * apart > 0 else "lowers"
     assert signal.words == (
-        f"this row of products is {'more' if apart > 0 else 'less'} frequent among all past "
-        f"outcomes than others, which {'raises' if weight * apart > 0 else 'lowers'} it"
+        f"past outcomes of all rows of customers hold the first choice {more} often than others: "
+        f"{verb} its score"
     )
+    assert (signal.table, signal.column) == ("past outcomes", "outcome")
+    assert signal.path == f"past outcomes.{task.target}"
     assert np.sign(signal.weight) == np.sign(weight * apart)
