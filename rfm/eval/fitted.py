@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rfm.data.database import Database
 from rfm.data.query import CompiledQuery, QueryError, compile_text
 from rfm.data.task_rows import TaskType
-from rfm.nn.model import RelationalModel
+
+if TYPE_CHECKING:  # times are checked before a model is loaded
+    from rfm.nn.model import RelationalModel
 
 
 @dataclass(frozen=True)
