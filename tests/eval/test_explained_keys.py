@@ -7,15 +7,17 @@ import pandas as pd
 from rfm.data.database import Database
 from rfm.eval.ask import AskConfig
 from rfm.model import RelationalModel
-from tests.answering import AT, BUYS
+from tests.answering import BUYS
+
+AT = "2020-10-01"
 
 
 def test_past_outcomes_are_told_by_whose_they_are_and_when_they_were_asked_for(
-    answering: RelationalModel, keyed_shop: Database, asking: AskConfig
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
 ) -> None:
-    frame = answering.predict(keyed_shop, BUYS, at=AT, explain=True, config=asking)
+    frame = answering.predict(asked_shop, BUYS, at=AT, explain=True, config=asking)
     own, outcomes = 0, 0
-    for i, said in enumerate(frame.explanation):
+    for said in frame.explanation:
         for signal in said["signals"]:
             if signal["table"] != "past outcomes":
                 continue
@@ -25,7 +27,7 @@ def test_past_outcomes_are_told_by_whose_they_are_and_when_they_were_asked_for(
             assert all(time <= pd.Timestamp(AT) - pd.Timedelta(days=30) for time in times)
             outcomes += len(times)
             if signal["path"] == "past outcomes.id":
-                assert {key for key, _ in signal["rows"]} == {f"C-{i}"}
+                assert {key for key, _ in signal["rows"]} == {said["entity"]}
                 own += 1
     assert own > 3
     assert outcomes > 20
