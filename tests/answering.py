@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from rfm.data.database import open_database
@@ -45,3 +47,14 @@ def open_answering(shop: Path, cache: Path, folder: Path) -> RelationalModel:
 def small_config(cache: Path, context: int = 24) -> AskConfig:
     ask = ContextConfig(children=4, history=6, max_rows=40, size=16)
     return AskConfig(context=context, ask=ask, cache=cache)
+
+
+def write_many_steps(task_shop: Path, folder: Path, count: int) -> Path:
+    """The shop with so many states of an order, which follow the amount; the first are frequent."""
+    shutil.copytree(task_shop, folder)
+    path = folder / "db" / "orders.parquet"
+    orders = pd.read_parquet(path)
+    rank = orders.amount.rank(pct=True).fillna(1.0)
+    step = (rank**2 * count).astype(int).clip(upper=count - 1)
+    orders.assign(status=[f"step {i}" for i in step]).to_parquet(path, index=False)
+    return folder

@@ -14,7 +14,7 @@ from rfm.data.query import compile_text
 from rfm.eval.ask import AskConfig
 from rfm.eval.posing import anchor_time, as_of, pose
 from rfm.model import RelationalModel
-from tests.answering import BUYS, CITY, QUERIES
+from tests.answering import BUYS, CITY, QUERIES, write_many_steps
 from tests.noise import replace_rows_after
 
 
@@ -43,6 +43,21 @@ def test_the_future_changes_no_answer(
         for database in (shop, noise)
     )
     pd.testing.assert_frame_equal(known, other)
+
+
+def test_the_future_changes_no_answer_of_many_classes(
+    answering: RelationalModel, asking: AskConfig, task_shop: Path, tmp_path: Path
+) -> None:
+    """Neither which classes there are and are told apart, nor how frequent the others are."""
+    known = write_many_steps(task_shop, tmp_path / "known", 14)
+    at, noise = "2020-10-01", tmp_path / "noise"
+    assert replace_rows_after(known, noise, at) > 20
+    frames = [
+        answering.predict(open_database(folder), QUERIES["status"], at=at, config=asking)
+        for folder in (known, noise)
+    ]
+    assert len(frames[0].attrs["balance"]) > 10
+    pd.testing.assert_frame_equal(*frames)
 
 
 def signals(explanation: dict[str, Any]) -> dict[tuple[str, str, str], tuple[float, float]]:

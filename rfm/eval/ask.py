@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from rfm.data.batch import MAX_CLASSES
 from rfm.data.database import Database
 from rfm.data.original_keys import keys_of_rows, original_keys
 from rfm.data.query import compile_text
@@ -19,6 +20,7 @@ from rfm.data.schema import shown_time
 from rfm.eval.ask_config import AskConfig as AskConfig
 from rfm.eval.asking import open_tuned, schema_seen, seen_before
 from rfm.eval.fitted import check_answers_others, what_is_learnt
+from rfm.eval.many_classes import check_examples_wanted, merged
 from rfm.eval.posing import Posed, anchor_time, as_of, pose
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.predictions import ANCHOR, HIGH, LABEL, LOW, PREDICTION, PROBABILITY
@@ -112,18 +114,29 @@ def ask(model: RelationalModel, posed: Posed, config: AskConfig) -> Answers:
         value = np.concatenate([value, *(value + off for off in around)], axis=1)
         return Answers(posed, config, value, 0, learnt.warnings, sampler)
     check_answers_others(model, posed.compiled)
+    return _ask_examples(model, posed, config)
+
+
+def _ask_examples(model: RelationalModel, posed: Posed, config: AskConfig) -> Answers:
+    task, learnt, said = posed.task, posed.learnt, posed.learnt.warnings
+    many = merged(task) if len(task.classes) > MAX_CLASSES else None
+    if many is not None:
+        check_examples_wanted(task, config.context)
+        said = (*said, many.words())
     most = (len(task.rows("test")) + config.context) * max(config.ask.max_rows, 1)
     rows = sum(table.num_rows for table in task.database.tables.values())
-    asker = open_zero_shot(model, task, config.cache, config.ask, cached=rows <= most)
+    asked = task if many is None else many.task
+    asker = open_zero_shot(model, asked, config.cache, config.ask, cached=rows <= most)
     readers = {"": in_context(model, SHARES)}
     found = asker.ask("test", "rolling", config.context, config.seed, readers, SHARES)[""]
     about = {**model.about, "finetuned": {}} if learnt.warnings else model.about
-    seen = (*learnt.warnings, *seen_before(about, task), *schema_seen(about, asker.store))
-    value, warnings = found.predictions.value, (*seen, *found.warnings)
+    said = (*said, *seen_before(about, task), *schema_seen(about, asker.store), *found.warnings)
+    value = found.predictions.value
     if task.task_type == "regression":  # up to rounding, they are within what has been known
         label = task.rows("train").label
         value = np.clip(value, np.nanmin(label), np.nanmax(label))
-    return Answers(posed, config, value, found.examples, warnings, asker)
+    value = value if many is None else many.spread(value)
+    return Answers(posed, config, value, found.examples, said, asker)
 
 
 def answer_frame(answers: Answers) -> pd.DataFrame:
@@ -131,7 +144,8 @@ def answer_frame(answers: Answers) -> pd.DataFrame:
     several of a composite key), ``anchor_time``, and what is predicted.
 
     - binary: ``prediction``, the probability that the condition holds
-    - multiclass: ``prediction``, the class; ``probability`` of it; ``probability of <class>``
+    - multiclass: ``prediction``, the class; ``probability`` of it; ``probability of <class>``. Of
+      more than ten classes, the most frequent nine are told apart (see ``warnings``)
     - numbers: ``prediction``, the median; ``low`` and ``high``: 80 % of the outcomes lie between
     - recommendations: ``prediction``, a list of keys of the destination table, best first
 

@@ -21,7 +21,7 @@ from rfm.data.database import Database
 from rfm.data.query import CompiledQuery, Counts, Entities, Labels, entities, labels
 from rfm.data.query.answers import count_entities
 from rfm.data.query.compiled import aggregates
-from rfm.data.schema import shown_time
+from rfm.data.schema import MAX_CATEGORIES, shown_time
 from rfm.data.task_rows import Ints, TaskRows, TaskSplit, class_name, class_names
 from rfm.data.tasks import Task
 from rfm.eval.fitted import NOTHING_LEARNT, Learnt
@@ -109,6 +109,18 @@ def check_single(compiled: CompiledQuery) -> None:
         )
 
 
+def check_classes(classes: Sequence[str], target: str) -> None:
+    """
+    Raises:
+        ValueError: for more than a category may have (``MAX_CATEGORIES``).
+    """
+    if len(classes) > MAX_CATEGORIES:
+        raise ValueError(
+            f"{target} has {len(classes)} classes, at most {MAX_CATEGORIES} are answered: compare "
+            "it with some of them, as in ... = 'x' or ... LIKE 'x%'"
+        )
+
+
 def pose_rows(
     compiled: CompiledQuery,
     database: Database,
@@ -133,6 +145,7 @@ def pose_rows(
     classes = learnt.classes
     if compiled.task_type == "multiclass_classification" and not classes:
         classes = class_names(label.to_pandas())
+        check_classes(classes, compiled.target_column)
         if len(classes) == 1:
             raise ValueError(
                 f"every known value of {compiled.target_column} is {classes[0]!r}: nothing tells "

@@ -19,7 +19,7 @@ from rfm.data.questions import QuestionConfig
 from rfm.data.schema import shown_time
 from rfm.data.tasks import Regime, Task, list_tasks, open_task
 from rfm.eval.asking import open_questions
-from rfm.eval.posing import anchor_time, check_single, is_static
+from rfm.eval.posing import anchor_time, check_classes, check_single, is_static
 from rfm.eval.predictions import check_scorable
 from rfm.files import alone, content_hash, publish
 from rfm.nn.model import RelationalModel
@@ -60,6 +60,7 @@ def fit(
     """
     check_single(compiled)
     task = write_query(compiled, database, cache)
+    check_classes(task.classes, task.target)
     check_scorable(task)
     seed_everything(config.seed, verbose=False)
     own = copy.deepcopy(model)

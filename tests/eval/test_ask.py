@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ from rfm.data.query import QueryError, compile_text
 from rfm.eval.ask import AskConfig
 from rfm.eval.posing import MOST_ANCHORS, anchor_time, past_labels
 from rfm.model import RelationalModel
-from tests.answering import BUYS, CITY, NEXT, QUERIES, SPEND, STATUS, small_config
+from tests.answering import (
+    BUYS,
+    CITY,
+    NEXT,
+    QUERIES,
+    SPEND,
+    STATUS,
+    small_config,
+    write_many_steps,
+)
 
 AT = "2020-10-01"
 
@@ -288,3 +298,32 @@ def test_the_class_that_is_predicted_is_explained(
     for row in frame.itertuples():
         assert row.explanation["chosen"] == row.prediction
         assert row.explanation["answer"] == pytest.approx(row.probability, abs=1e-4)
+
+
+def test_more_than_ten_classes(
+    answering: RelationalModel, task_shop: Path, tmp_path: Path, asking: AskConfig
+) -> None:
+    """The most frequent nine are told apart, the others share a chance by how frequent they are."""
+    database = open_database(write_many_steps(task_shop, tmp_path / "shop", 14))
+    frame = ask(answering, database, STATUS, asking)
+    counted = frame.attrs["balance"]
+    assert len(counted) > 10
+    chances = frame.filter(like="probability of ")
+    assert set(chances) == {f"probability of {name}" for name in counted}
+    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
+    likeliest = chances.idxmax(axis=1).str.removeprefix("probability of ")
+    assert (frame.prediction == likeliest).all()
+    rest = list(counted)[9:]
+    shares = chances[[f"probability of {name}" for name in rest]]
+    wanted = np.array([counted[name] for name in rest]) / sum(counted[name] for name in rest)
+    np.testing.assert_allclose(shares.div(shares.sum(axis=1), axis=0), [wanted] * len(frame))
+    others = f"{len(counted)} classes: the 9 most frequent are told apart, the {len(rest)} others"
+    assert any(others in warning for warning in frame.attrs["warnings"])
+    past = answering.evaluate(database, STATUS, at=AT, anchors=1, config=asking)
+    assert past.metrics["rows"] > 0
+    with pytest.raises(ValueError, match="context=0: without examples at most 10 classes"):
+        ask(answering, database, STATUS, replace(asking, context=0))
+    explained = answering.predict(
+        database, STATUS, at=AT, entities=[1], explain=True, config=asking
+    )
+    assert explained.explanation[0]["chosen"] in {*list(counted)[:9], "any other"}

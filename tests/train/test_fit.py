@@ -157,6 +157,30 @@ def test_other_data_are_learnt_anew(
     assert wide[1] > 100 * wide[0]
 
 
+def test_more_than_ten_classes_are_learnt(
+    answering: RelationalModel,
+    task_shop: Path,
+    tmp_path: Path,
+    asking: AskConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "shop"
+    shutil.copytree(task_shop, folder)
+    orders = pd.read_parquet(folder / "db" / "orders.parquet")
+    orders["status"] = [f"step {i % 13}" for i in range(len(orders))]
+    orders.to_parquet(folder / "db" / "orders.parquet", index=False)
+    database = open_database(folder)
+    tuned = answering.fit(database, STATUS, config=FIT, ask=asking)
+    frame = tuned.predict(database, STATUS, config=asking)
+    classes = tuned.about["finetuned"]["classes"]
+    assert len(classes) > 10
+    chances = frame[[f"probability of {name}" for name in classes]]
+    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-4)
+    monkeypatch.setattr("rfm.eval.posing.MAX_CATEGORIES", 10)
+    with pytest.raises(ValueError, match=r"has 1\d classes, at most 10 are answered: compare it"):
+        answering.fit(database, STATUS, config=FIT, ask=asking)
+
+
 def test_lists_of_labels_are_refused(
     answering: RelationalModel, asked_shop: Database, asking: AskConfig
 ) -> None:
