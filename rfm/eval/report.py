@@ -50,10 +50,11 @@ class PredictionRun:
     balance: per past anchor time (`time`) how many examples are `labelled`, and their `positives`
         (binary) or `mean` (regression).
     checkpoint, facts: about the model and the run, by name; any values. `regime` belongs here.
-    explanations: of some predictions: `entity`, `prediction`, `top_signal` and `signals`, each with
-        `path` (foreign keys walked: a list, or in words), `table`, `column`, `rows`, `weight` (its
-        share of what moved the answer, -1 to 1), `words` and, where it was checked, `occluded`: by
-        how much the answer changes without its rows (`checked`: whether it was, if that is said).
+    explanations: of some predictions: `entity`, `prediction`, `top_signal` and `signals`, the most
+        telling first (as `Explanation` has them), each with `path` (foreign keys walked: a list, or
+        in words), `table`, `column`, `rows`, `weight` (its share of what moved the answer, -1 to
+        1), `words` and, where it was checked, `occluded`: by how much the answer changes without
+        its rows (`checked`: whether it was, if that is said).
         `time` (a time, or unix seconds) is shown, if given; `chosen` is the class whose chance
         `prediction` is (multiclass).
     """

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_integer
 
+from rfm.eval.explain_signals import OUTCOMES
 from rfm.eval.report_numbers import steps, total_signals
 from rfm.eval.report_parts import Bars, Example, Section, count, scale_bars, signed, spell
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rfm.eval.report import PredictionRun
 
 _TOTALS, _EXAMPLES, _SIGNALS = 15, 10, 5
+_LEAST = 0.005  # of what moved an answer: less rounds to nothing
 
 
 def signals_section(run: PredictionRun) -> Section:
@@ -27,11 +29,12 @@ def signals_section(run: PredictionRun) -> Section:
         return Section("signals", title, [f"Which signals moved the answers is not known: {why}."])
     explained = len(run.explanations)
     items = []
-    for total in totals[:_TOTALS]:
+    shown = [total for total in totals[:_TOTALS] if total.strength >= _LEAST] or totals[:1]
+    for total in shown:
         way = "raises" if total.weight > 0 else "lowers" if total.weight < 0 else "moves"
         steady = abs(total.weight) >= 0.8 * total.strength
         said = f"{way} the answer" if steady else f"{way} it on the whole, but not always"
-        through = [_through(total.path)] if total.path else []
+        through = [_through(total.path)] if _leads_on(total.path) else []
         note = " · ".join([*through, f"in {total.appears} of {explained}", said])
         name = _name(total.table, total.column)
         items.append((name, f"{total.strength:.1%}", total.strength, note))
@@ -39,7 +42,8 @@ def signals_section(run: PredictionRun) -> Section:
         "How large a share each path, table and column has in what moved an answer, on average "
         f"over {count(explained, 'explained prediction')}."
     )
-    rest = f"; {len(totals) - _TOTALS:,} weaker ones are not shown" if len(totals) > _TOTALS else ""
+    weaker = len(totals) - len(shown)
+    rest = f"; {count(weaker, 'weaker one')} not shown" if weaker else ""
     return Section(
         "signals", title, [sentence], [], [scale_bars(items, f"Strongest signals{rest}.")]
     )
@@ -90,14 +94,15 @@ def _moment(time: Any) -> str:
 
 
 def _signal_bars(signals: Sequence[Mapping[str, Any]], chances: bool) -> Bars:
-    """The strongest signals of an answer, which is a chance or a number."""
-    shown = sorted(signals, key=lambda one: -abs(np.nan_to_num(float(one["weight"]))))[:_SIGNALS]
+    """The first signals of an answer, which is a chance or a number."""
+    shown = [one for one in signals if not abs(float(one["weight"])) < _LEAST] or signals[:1]
+    shown = shown[:_SIGNALS]
     items = []
     for one in shown:
         weight, name = float(one["weight"]), _name(str(one["table"]), str(one["column"]))
         words, path = str(one.get("words", "")) or name, steps(one["path"])
         parts = [name] if name not in words else []
-        parts += [_through(path)] if path and " → ".join(path) not in words else []
+        parts += [_through(path)] if _leads_on(path) and " → ".join(path) not in words else []
         parts += [count(len(one["rows"]), "row")] if len(one.get("rows", ())) else []
         occluded = float(one.get("occluded", np.nan))
         if np.isfinite(occluded) and one.get("checked", True):
@@ -118,7 +123,14 @@ def _percent(weight: float) -> str:
 
 
 def _name(table: str, column: str) -> str:
+    if table == OUTCOMES:
+        return OUTCOMES if column else f"{OUTCOMES} (how many, how old)"
     return f"{spell(table)}.{spell(column)}" if column else f"{spell(table)} (its rows)"
+
+
+def _leads_on(path: Sequence[str]) -> bool:
+    """Whether a path leads further than to the entity itself and its own past outcomes."""
+    return bool(path) and not path[0].startswith(f"{OUTCOMES}.")
 
 
 def _through(path: Sequence[str]) -> str:

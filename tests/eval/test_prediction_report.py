@@ -283,6 +283,25 @@ def test_explained_examples(shop: Database) -> None:
     assert "· without: " in words(page)
 
 
+def test_signals_that_round_to_nothing_are_left_out_and_past_outcomes_called_so(
+    shop: Database,
+) -> None:
+    strong = {"path": "past outcomes.id", "table": "past outcomes", "column": "outcome"}
+    strong |= {"rows": [], "weight": 0.9, "words": "its latest outcome was true"}
+    faint = {"path": "", "table": "customers", "column": "city", "rows": [], "weight": 0.004}
+    one = {"entity": 7, "prediction": 0.25, "signals": [strong, faint, {**strong, "column": ""}]}
+    page = render_report(replace(binary_run(shop), explanations=[one]))
+    totals, shown = (words(section(page, name)) for name in ("signals", "examples"))
+    assert "past outcomes 90.0%" in totals
+    assert "past outcomes (how many, how old) 90.0%" in totals
+    assert "1 weaker one not shown" in totals
+    assert "1 weaker signal not shown." in shown
+    assert "customers.city" not in totals + shown
+    assert "through past outcomes" not in totals + shown
+    assert "past outcomes are what was asked for" in shown
+    assert "not what causes what" in shown
+
+
 def test_an_explanation_without_signals(shop: Database) -> None:
     silent = {"entity": 7, "prediction": 0.25, "top_signal": "not explained", "signals": []}
     page = render_report(replace(binary_run(shop), explanations=[silent]))
