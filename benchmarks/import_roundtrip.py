@@ -4,7 +4,8 @@
 
 prints per database, and for all, how many primary keys, foreign keys and time columns are right,
 and which tables would take the times of their parents (`inherit_times`), which these imports leave
-out: the originals have none of that.
+out: the originals have none of that. `repeated=true` imports each database once more, without the
+time columns that repeat a parent's, and prints how many tables take the very times back.
 The databases fall into two halves by the order of their names (every second one), so that rules
 that were thought of while looking at one half can be read on the other.
 """
@@ -14,10 +15,14 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import yaml
 
 from benchmarks.import_media import write_postgres, write_sqlite
 from rfm.config import run_command, setting
@@ -103,6 +108,7 @@ class RoundtripConfig:
     databases: tuple[str, ...] = setting((), help="names; empty: all")
     postgres: str | None = setting(None, help="URL of a database that may be emptied")
     wrong: bool = setting(True, help="list what is wrong")
+    repeated: bool = setting(False, help="import without times that repeat a parent's, too")
 
 
 @dataclass
@@ -126,10 +132,43 @@ def would_inherit(done: Import) -> list[str]:
     return [f"{name}: {plan.time.reason}" for name, plan in found.items() if plan.inherited]
 
 
+def repeated_times(truth: Database) -> set[str]:
+    """Tables whose times are those of the rows that a foreign key of theirs points at."""
+    found = set()
+    for name, table in truth.tables.items():
+        for column, parent in table.foreign_keys.items():
+            if table.time_column is None or truth.tables[parent].time_column is None:
+                continue
+            rows = truth.parents(name, column)
+            same = truth.times(parent)[rows[rows >= 0]] == truth.times(name)[rows >= 0]
+            if parent != name and same.sum() > 0.99 * table.num_rows:
+                found.add(name)
+    return found
+
+
+def score_repeated(truth: Database, source: str, folder: Path) -> dict[str, int]:
+    """Import without such times: how many tables there are, take times from parents, and have the
+    same times then; and tables that take times though none was taken from them."""
+    tables = repeated_times(truth)
+    dropped = {t: {"columns": {truth.tables[t].time_column: "drop"}} for t in tables}
+    overrides = folder / "dropped.yaml"
+    overrides.write_text(yaml.safe_dump({"tables": dropped}))
+    done = import_database(source, folder / "repeated", ImportConfig(overrides=overrides))
+    assert done.database is not None
+    taken = {name for name, plan in done.plan.tables.items() if plan.inherited}
+    same = {n for n in taken & tables if np.mean(done.database.times(n) == truth.times(n)) > 0.99}
+    return {
+        "tables": len(tables),
+        "inherit": len(taken & tables),
+        "same": len(same),
+        "others": len(taken - tables),
+    }
+
+
 def run(config: RoundtripConfig) -> Mapping[str, Any]:
     logging.getLogger("rfm").setLevel(logging.ERROR)
     names = list(config.databases) or list_databases(config.data.root)
-    totals, inherits = Totals(), dict[str, list[str]]()
+    totals, inherits, repeated = Totals(), dict[str, list[str]](), Counter[str]()
     for name in names:
         truth = open_database(name, config.data.root)
         with tempfile.TemporaryDirectory() as folder:
@@ -137,6 +176,8 @@ def run(config: RoundtripConfig) -> Mapping[str, Any]:
             done = import_from(source, Path(folder) / name)
             totals.scores.setdefault("sqlite", {})[name] = score_import(truth, done)
             inherits[name] = would_inherit(done)
+            if config.repeated:
+                repeated.update(score_repeated(truth, source, Path(folder)))
             if config.postgres is not None:
                 import psycopg
 
@@ -151,7 +192,7 @@ def run(config: RoundtripConfig) -> Mapping[str, Any]:
             if config.wrong:
                 print(*(f"    {w}" for w in scores[name].wrong), sep="\n", flush=True)
     inheriting = {name: len(lines) for name, lines in inherits.items() if lines}
-    return {"inherit_times": inheriting} | {
+    return {"inherit_times": inheriting, "repeated": dict(repeated)} | {
         medium: {
             "all": totals.all(medium, names).numbers(),
             "even": totals.all(medium, names[::2]).numbers(),

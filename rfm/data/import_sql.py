@@ -292,11 +292,6 @@ def _facts(options: ImportConfig, work: Path) -> Iterator[Facts]:
             f"memory={options.memory} MB is too little for this database; give more, or fewer "
             f"threads= than {options.threads}"
         ) from None
-    except duckdb.ConversionException as error:
-        said = " ".join(str(error).split("\n\n")[0].split())
-        raise ValueError(
-            f"overrides: a column cannot be of the kind that is asked for: {said}"
-        ) from None
     finally:
         facts.close()
 
