@@ -158,6 +158,7 @@ def test_what_is_not_understood(
         ("checkpoint=", "checkpoint is empty: wanted a model's folder"),
         ("checkpoint=nope", "'nope' is neither a local folder nor to be had from the Hub"),
         ("database=none.sqlite", "source=none.sqlite: no such file or folder"),
+        ("database=oracel://me:secret@here/shop", "oracel://me:***@here/shop: no such kind of"),
         ("database={files}/orders.csv", "imported with the folder that it is in"),
         ("database={out}", "no manifest.yaml in it, and no CSV or parquet files"),
         ("database=", "database is empty: wanted a folder"),

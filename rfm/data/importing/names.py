@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from rfm.data.schema import words
 
@@ -48,6 +49,7 @@ def singular(word: str) -> str:
     return word
 
 
+@lru_cache(maxsize=4096)  # names are compared with one another, again and again
 def stem(name: str) -> tuple[str, ...]:
     """The words of a name in the singular."""
     return tuple(singular(word) for word in words(name).split())

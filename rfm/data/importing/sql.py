@@ -89,6 +89,11 @@ class SQLSource:
                 )
             else:
                 self._engine = sa.create_engine(url, poolclass=NullPool)
+        except sa.exc.NoSuchModuleError:
+            raise ValueError(
+                f"source={self.shown}: no such kind of database; wanted postgresql://, mysql://, "
+                "sqlite:/// or duckdb:///, or another that SQLAlchemy has a dialect for, installed"
+            ) from None
         except (ImportError, sa.exc.SQLAlchemyError) as error:
             raise ValueError(
                 f"source={self.shown}: no driver for it: {self._hidden.scrub(str(error))}; "
