@@ -2,10 +2,10 @@
 
     python -m benchmarks.import_roundtrip data.root=<folder> [postgres=<URL of an empty database>]
 
-prints per database, and for all, how many primary keys, foreign keys and time columns are right,
-and which tables would take the times of their parents (`inherit_times`), which these imports leave
-out: the originals have none of that. `repeated=true` imports each database once more, without the
-time columns that repeat a parent's, and prints how many tables take the very times back.
+prints per database, and for all, how many primary keys, foreign keys and time columns are right; a
+table that takes its parent's time, though it had none, is wrong. `repeated=true` imports each
+database once more, without the time columns that repeat a parent's, and prints how many tables take
+the very times back.
 The databases fall into two halves by the order of their names (every second one), so that rules
 that were thought of while looking at one half can be read on the other.
 """
@@ -28,8 +28,6 @@ from benchmarks.import_media import write_postgres, write_sqlite
 from rfm.config import run_command, setting
 from rfm.data.database import Database, open_database
 from rfm.data.import_sql import Import, ImportConfig, import_database
-from rfm.data.importing.inherited_times import inherit_times
-from rfm.data.importing.names import table_stems
 from rfm.data.locate import list_databases
 
 
@@ -76,7 +74,7 @@ def score_import(truth: Database, done: Import) -> Score:
         key = plan.key[0] if len(plan.key) == 1 else None
         if key != table.primary_key:
             wrong.append(f"{name}: primary key {key}, not {table.primary_key}: {plan.key_reason}")
-        time = plan.time.column or None
+        time = plan.time.column or plan.inherited_as or None
         if time != table.time_column:
             wrong.append(f"{name}: time {time}, not {table.time_column}: {plan.time.reason}")
         true = set(table.foreign_keys.items())
@@ -121,17 +119,6 @@ class Totals:
         return sum((self.scores[medium][name] for name in names), Score())
 
 
-def import_from(source: str, out: Path) -> Import:
-    return import_database(source, out, ImportConfig(inherit_times=False))
-
-
-def would_inherit(done: Import) -> list[str]:
-    """Per table that would take its parents' times: of which tables, by which foreign keys."""
-    plans = done.plan.tables
-    found = inherit_times(plans, table_stems(list(plans)), set())
-    return [f"{name}: {plan.time.reason}" for name, plan in found.items() if plan.inherited]
-
-
 def repeated_times(truth: Database) -> set[str]:
     """Tables whose times are those of the rows that a foreign key of theirs points at."""
     found = set()
@@ -168,14 +155,13 @@ def score_repeated(truth: Database, source: str, folder: Path) -> dict[str, int]
 def run(config: RoundtripConfig) -> Mapping[str, Any]:
     logging.getLogger("rfm").setLevel(logging.ERROR)
     names = list(config.databases) or list_databases(config.data.root)
-    totals, inherits, repeated = Totals(), dict[str, list[str]](), Counter[str]()
+    totals, repeated = Totals(), Counter[str]()
     for name in names:
         truth = open_database(name, config.data.root)
         with tempfile.TemporaryDirectory() as folder:
             source = write_sqlite(truth, Path(folder) / "x.sqlite", declared=False)
-            done = import_from(source, Path(folder) / name)
+            done = import_database(source, Path(folder) / name, ImportConfig())
             totals.scores.setdefault("sqlite", {})[name] = score_import(truth, done)
-            inherits[name] = would_inherit(done)
             if config.repeated:
                 repeated.update(score_repeated(truth, source, Path(folder)))
             if config.postgres is not None:
@@ -183,16 +169,14 @@ def run(config: RoundtripConfig) -> Mapping[str, Any]:
 
                 with psycopg.connect(config.postgres) as connection:
                     write_postgres(truth, connection, declared=False)
-                done = import_from(config.postgres, Path(folder) / f"{name}-pg")
+                out = Path(folder) / f"{name}-pg"
+                done = import_database(config.postgres, out, ImportConfig())
                 totals.scores.setdefault("postgresql", {})[name] = score_import(truth, done)
         for medium, scores in totals.scores.items():
             print(f"{medium:11} {name:22} {json.dumps(scores[name].numbers())}", flush=True)
-            for line in inherits[name]:
-                print(f"    {line}", flush=True)
             if config.wrong:
                 print(*(f"    {w}" for w in scores[name].wrong), sep="\n", flush=True)
-    inheriting = {name: len(lines) for name, lines in inherits.items() if lines}
-    return {"inherit_times": inheriting, "repeated": dict(repeated)} | {
+    return {"repeated": dict(repeated)} | {
         medium: {
             "all": totals.all(medium, names).numbers(),
             "even": totals.all(medium, names[::2]).numbers(),

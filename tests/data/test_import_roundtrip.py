@@ -21,7 +21,6 @@ from rfm.data.schema import to_seconds
 
 pytestmark = pytest.mark.realdata
 SMALL = ("northwind", "chinook", "synthea-omop")
-AS_IT_IS = ImportConfig(inherit_times=False)
 
 
 def write(medium: str, truth: Database, folder: Path, postgres: Any, declared: bool) -> str:
@@ -40,7 +39,7 @@ def check_same(truth: Database, out: Path, source: str, folder: Path) -> None:
     overrides = folder / "times.yaml"
     times = {name: {"time_col": table.time_column} for name, table in truth.tables.items()}
     overrides.write_text(yaml.safe_dump({"tables": times}))
-    done = import_database(source, out, ImportConfig(overrides=overrides, inherit_times=False))
+    done = import_database(source, out, ImportConfig(overrides=overrides))
     database = done.database
     assert database is not None
     check_database(database)
@@ -91,7 +90,7 @@ def test_small_databases_are_inferred(
         (tmp_path / name).mkdir()
         truth = open_database(real_data / name)
         source = write(medium, truth, tmp_path / name, postgres, declared=False)
-        done = import_database(source, tmp_path / name / "out", AS_IT_IS)
+        done = import_database(source, tmp_path / name / "out", ImportConfig())
         assert done.database is not None
         check_database(done.database)
         total += score_import(truth, done)
@@ -115,7 +114,7 @@ def test_all_databases_come_back_or_are_inferred(
             if declared:
                 check_same(truth, folder / "out", source, folder)
             else:
-                done = import_database(source, folder / "out", AS_IT_IS)
+                done = import_database(source, folder / "out", ImportConfig())
                 total += score_import(truth, done)
     _check_score(total)
 
