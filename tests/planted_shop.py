@@ -16,6 +16,7 @@ from tests.task_folders import write_task
 Frames = dict[str, pd.DataFrame]
 VAL, TEST = pd.Timestamp("2020-01-01"), pd.Timestamp("2020-07-01")
 PEOPLE, GOODS, ORDERS, VISITS = 500, 60, 4_000, 3_000
+WRONG = 0.1  # of the examples' labels
 KEYS = {
     "customers": {"pkey": "id"},
     "products": {"pkey": "id"},
@@ -41,18 +42,26 @@ def _mean(frame: pd.DataFrame, column: str) -> pd.Series:
     return frame.groupby("customer")[column].mean()
 
 
+def _parents_mean(tables: Mapping[str, pd.DataFrame], column: str) -> pd.Series:
+    """Of the products that customers ordered."""
+    own = tables["products"][column].to_numpy()[tables["orders"]["product"]]
+    return _mean(tables["orders"].assign(**{column: own}), column)
+
+
 RULES = {
     "own": Rule("", "customers", "income", lambda t: t["customers"].set_index("id")["income"]),
     "child": Rule("orders.customer", "orders", "amount", lambda t: _mean(t["orders"], "amount")),
     "count": Rule(
         "visits.customer", "visits", "", lambda t: t["visits"].groupby("customer").size()
     ),
+    "paid": Rule("orders.customer", "orders", "paid", lambda t: _mean(t["orders"], "paid")),
     "far": Rule(
         "orders.customer, then orders.product -> products", "products", "price",
-        lambda t: _mean(
-            t["orders"].assign(price=t["products"]["price"].to_numpy()[t["orders"]["product"]]),
-            "price",
-        ),
+        lambda t: _parents_mean(t, "price"),
+    ),
+    "organic": Rule(
+        "orders.customer, then orders.product -> products", "products", "organic",
+        lambda t: _parents_mean(t, "organic"),
     ),
 }  # fmt: skip
 
@@ -69,16 +78,25 @@ def shop_tables(seed: int) -> Frames:
     buyer = rng.integers(0, PEOPLE, ORDERS)
     price = np.sort(rng.gamma(4.0, 10.0, GOODS))
     place = (taste[buyer] + 0.7 * rng.normal(size=ORDERS)).argsort().argsort() * GOODS // ORDERS
+    income = rng.normal(30_000, 8_000, PEOPLE).round()
+    honest, green = rng.beta(2, 2, PEOPLE), np.arange(GOODS) % 7 < 3
+    amount = usual[buyer] + rng.normal(0, 8, ORDERS)
     return {
         "customers": pd.DataFrame(
             {
                 "id": np.arange(PEOPLE),
-                "income": rng.normal(30_000, 8_000, PEOPLE).round(),
+                "income": income,
+                "spare": (0.5 * income + rng.normal(0, 7_000, PEOPLE)).round(),  # a decoy
                 "height": rng.normal(170, 9, PEOPLE).round(),
             }
         ),
         "products": pd.DataFrame(
-            {"id": np.arange(GOODS), "price": price.round(2), "weight": rng.random(GOODS).round(3)}
+            {
+                "id": np.arange(GOODS),
+                "price": price.round(2),
+                "weight": rng.random(GOODS).round(3),
+                "organic": green,
+            }
         ),
         "orders": pd.DataFrame(
             {
@@ -86,7 +104,9 @@ def shop_tables(seed: int) -> Frames:
                 "customer": buyer,
                 "product": place,
                 "at": moments(ORDERS),
-                "amount": (usual[buyer] + rng.normal(0, 8, ORDERS)).round(2),
+                "amount": amount.round(2),
+                "postage": (0.3 * amount + rng.normal(0, 6, ORDERS)).round(2),  # a decoy
+                "paid": rng.random(ORDERS) < honest[buyer],
                 "rebate": rng.random(ORDERS).round(2),
             }
         ),
@@ -103,7 +123,7 @@ def shop_tables(seed: int) -> Frames:
 
 def write_planted_shop(folder: Path, seed: int) -> Path:
     """The shop with one task per rule (``RULES``), in ``folder/planted``; both kinds of labels are
-    equally frequent."""
+    equally frequent, and a tenth of those that examples are made of are wrong."""
     tables, rng = shop_tables(seed), np.random.default_rng(seed + 1)
     out = write_folder(folder / "planted", tables, KEYS, str(VAL.date()), str(TEST.date()))
     spec = {
@@ -121,6 +141,8 @@ def write_planted_shop(folder: Path, seed: int) -> Path:
             }
             score = rule.score(seen).reindex(range(PEOPLE)).fillna(0.0)
             above = (score > score.median()).astype("int64").to_numpy()[people]
+            if split == "train":
+                above = np.where(rng.random(people.size) < WRONG, 1 - above, above)
             frames[split] = pd.DataFrame({"date": moment, "customer": people, "likes": above})
         given = {**spec, "task_type": "binary_classification", "target_col": "likes"}
         write_task(out, name, given, frames)
