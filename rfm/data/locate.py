@@ -46,8 +46,8 @@ def find_folder(spec: str | Path, root: Path | None = None) -> Path:
     if root is None:
         known = "; data.root=<folder of databases> was not given"
     raise ValueError(
-        f"no database {text!r}; tried {', '.join(tried)}{known}; or give what `rfm import` takes: a "
-        "database URL, a .sqlite or .duckdb file, a folder of CSV or parquet files"
+        f"no database {text!r}; tried {', '.join(tried)}{known}; or give what `rfm import` takes: "
+        "a database URL, a .sqlite or .duckdb file, a folder of CSV or parquet files"
     )
 
 
