@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from rfm.data.import_sql import ImportConfig, import_database
-from rfm.data.importing.duck import table_files
+from rfm.data.importing.file_source import table_files
 from rfm.data.importing.source import parse_url, show_url
 from rfm.files import content_hash, file_hash, publish, remove, remove_abandoned
 

@@ -252,3 +252,76 @@ def test_links_whose_case_does_not_count(tmp_path: Path, keys: tuple[str, str]) 
     done = imported(path, tmp_path / "out")
     assert column(done, "b", "a") == ([0, 1, 0] if keys[1] == "b" else [1, None, 0])
     assert len(done.warnings) == (keys[1] == "a")
+
+
+DUCKDB = {  # a type, a value as any, one that others may not know, and how they are read
+    "DATE": ("'2020-01-01'", "'5000000-01-01'", "2020-01-01 00:00:00", None),
+    "TIMESTAMP": ("'2020-01-01'", "'0044-03-15 (BC)'", "2020-01-01 00:00:00", None),
+    "TIMESTAMP_S": ("'2020-01-01'", "'290000-01-01'", "2020-01-01 00:00:00", None),
+    "TIMESTAMP_NS": ("'2020-01-01'", "'infinity'", "2020-01-01 00:00:00", None),
+    "TIMESTAMPTZ": ("'2020-01-01 02:00+02'", "'infinity'", "2020-01-01 00:00:00", None),
+    "TIME": ("'10:00'", "'24:00:00'", "10:00:00", "24:00:00"),
+    "TIMETZ": ("'10:00:00+02'", "'00:00:00-15:59'", "10:00:00+02", "00:00:00-15:59"),
+    "INTERVAL": ("'2 days'", "'-1 days'", "172800.0", "-86400.0"),
+    "BIT": ("'101'", "'0'", "101", "0"),
+    "UUID": (f"'{'1' * 32}'", f"'{'f' * 32}'", "11111111-1111-1111-1111-111111111111",
+             "ffffffff-ffff-ffff-ffff-ffffffffffff"),
+    "HUGEINT": ("7", f"-{'9' * 30}", "7.0", "-1e+30"),
+    "ENUM('a', 'b]')": ("'a'", "'b]'", "a", "b]"),
+    "INTEGER[]": ("[1, 2]", "[NULL]", "[1,2]", "[null]"),
+    "STRUCT(a TIMESTAMP, b BLOB)": (
+        "{'a': 'infinity', 'b': 'x'}", "{'a': NULL, 'b': '\\xFF'}",
+        '{"a":"infinity","b":"x"}', '{"a":null,"b":"\\\\xFF"}',
+    ),
+    "MAP(INTEGER, VARCHAR)": ("MAP {1: 'x'}", "MAP {}", '{"1":"x"}', "{}"),
+    "UNION(n INTEGER, t TEXT)": ("5", "union_value(t := 'x')", '{"n":5}', '{"t":"x"}'),
+}  # fmt: skip
+
+
+def test_no_value_of_a_duckdb_file_stops_an_import(tmp_path: Path) -> None:
+    path = tmp_path / "source.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        columns = ", ".join(f"c{i} {kind}" for i, kind in enumerate(DUCKDB))
+        connection.execute(f"CREATE TABLE t (id INTEGER, {columns}, raw BLOB)")
+        for row in (0, 1):
+            cells = ", ".join(values[row] for values in DUCKDB.values())
+            connection.execute(f"INSERT INTO t VALUES ({row}, {cells}, 'x')")
+    done = imported(path, tmp_path / "out")
+    assert done.plan.tables["t"].notes == ("raw is left out: binary",)
+    for i, (_, _, *wanted) in enumerate(DUCKDB.values()):
+        found = column(done, "t", f"c{i}")
+        assert [value if value is None else str(value) for value in found] == wanted
+
+
+@pytest.mark.parametrize("adbc", [True, False])
+def test_times_that_only_postgresql_knows_are_none(
+    tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    if not adbc:
+        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
+    url = postgres.create("far")
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "CREATE TABLE t (id int PRIMARY KEY, d date, s timestamp, z timestamptz)"
+        )
+        for i, text in enumerate(("2020-01-01", "0044-03-15 BC", "290000-01-01", "infinity")):
+            connection.execute("INSERT INTO t VALUES (%s, %s, %s, %s)", (i, text, text, text))
+        connection.execute("INSERT INTO t VALUES (4, '5000000-01-01', NULL, NULL)")
+    done = import_database(url, tmp_path / "out", ImportConfig())
+    for name in "dsz":
+        found = column(done, "t", name)
+        assert [str(value)[:7] for value in found] in (
+            ["2020-01", *["None"] * 4],
+            ["2020-01"] * 5,  # a time column, whose rows without one have the latest
+        )
+
+
+def test_a_year_zero_in_a_csv_file_is_no_time(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    lines = ["id,at,day", "1,2020-01-01,31/12/2020", "2,0000-01-01,1/2/2020", "3,2021-01-01,"]
+    (tmp_path / "source" / "t.csv").write_text("\n".join(lines))
+    done = imported(tmp_path / "source", tmp_path / "out")
+    assert column(done, "t", "at") == ["2020-01-01", "0000-01-01", "2021-01-01"]
+    assert [str(day)[:10] for day in column(done, "t", "day")[:2]] == ["2020-12-31", "2020-02-01"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rfm.data.importing.duck import DuckSource, FileSource
+from rfm.data.importing.duck import DuckSource
+from rfm.data.importing.file_source import FileSource
 from rfm.data.importing.source import Source, parse_url
 from rfm.data.importing.sql import SQLSource
 

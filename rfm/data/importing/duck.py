@@ -1,21 +1,19 @@
-"""DuckDB files, and folders of CSV and parquet files, which DuckDB reads."""
+"""DuckDB files, and how DuckDB reads any columns: its own, and those of files."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rfm.data.importing.csv_files import CSV, csv_table, pattern
 from rfm.data.importing.duck_connection import connect_duck
+from rfm.data.importing.parquet_files import ParquetTable
 from rfm.data.importing.source import (
     BOOLEAN,
     INTEGER,
@@ -28,12 +26,19 @@ from rfm.data.importing.source import (
     SourceTable,
     driver_errors,
 )
-from rfm.data.importing.sql_types import WIDE, Read, exact_read, is_called_key, narrow_reads
+from rfm.data.importing.sql_types import (
+    WIDE,
+    Read,
+    exact_read,
+    in_years,
+    is_called_key,
+    narrow_reads,
+)
 from rfm.data.schema import suggest
-from rfm.data.sql_quoting import identifier, literal
+from rfm.data.sql_quoting import identifier
 
-_log = logging.getLogger("rfm")
-_BATCH_ROWS = 8192  # DuckDB holds several of them, however long their texts are
+_BATCH_ROWS, _BATCH_BYTES = 8192, 4 << 20
+_FEW_ROWS, _LONG = 256, 1000  # rows whose texts have so many bytes come a few at a time
 _INTEGERS = {"TINYINT": pa.int16(), "SMALLINT": pa.int16(), "UTINYINT": pa.int16()}
 _INTEGERS |= {
     "INTEGER": pa.int32(),
@@ -44,19 +49,20 @@ _INTEGERS |= {
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a table's rows are, as SQL, and how its columns are selected."""
+class Place:
+    """Where a table's rows are: SQL to select them from, or parquet files."""
 
     sql: str
-    reads: tuple[Read, ...]
+    reads: tuple[Read, ...] = ()  # how its columns are selected
+    files: ParquetTable | None = None
 
 
-class _Duck:
-    """What both have in common: one connection, `SELECT`s of places."""
+class DuckReader:
+    """What DuckDB files and folders of files have in common: a connection that selects rows."""
 
     def __init__(self, shown: str, connection: duckdb.DuckDBPyConnection) -> None:
         self.shown, self._connection = shown, connection
-        self._places: dict[tuple[str, str], _Place] = {}
+        self._places: dict[tuple[str, str], Place] = {}
 
     def narrow(
         self, table: SourceTable, without: AbstractSet[str], as_text: AbstractSet[str]
@@ -65,59 +71,104 @@ class _Duck:
         quoted = [identifier(column.name) for column in table.readable]
         place = self._places[key]
         table, reads = narrow_reads(table, place.reads, quoted, without, as_text, "VARCHAR")
-        self._places[key] = _Place(place.sql, reads)
+        self._places[key] = replace(place, reads=reads)
         return table
 
     def count(self, table: SourceTable, where: str) -> int:
+        place = self._places[table.schema, table.name]
+        if place.files and not where:
+            return place.files.rows
+        condition = self._condition(table, where)
         with self.errors(f"counting rows of {table.shown}"):
-            sql = f"SELECT count(*) FROM {self._from(table, where)}"
-            row = self._connection.execute(sql).fetchone()
-        assert row is not None
-        return int(row[0])
+            return sum(
+                int(self._row(f"SELECT count(*) FROM {rows}{condition}")[0])
+                for rows in self._portions(place, _columns_of(table))
+            )
 
     def read(self, table: SourceTable, where: str, limit: int) -> Iterator[pa.RecordBatch]:
-        reads = self._places[table.schema, table.name].reads
-        cells = ", ".join(f"{read.sql} AS c{i}" for i, read in enumerate(reads))
+        place, left = self._places[table.schema, table.name], limit
+        cells = ", ".join(f"{read.sql} AS c{i}" for i, read in enumerate(place.reads))
+        wanted = _columns_of(table) if where else {column.name for column in table.readable}
+        condition = self._condition(table, where)
         with self.errors(f"reading {table.shown}"):
-            sql = f"SELECT {cells} FROM {self._from(table, where)}"
-            sql += f" LIMIT {limit}" if limit else ""
-            reader: pa.RecordBatchReader = self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
-            for batch in iter(reader):
-                yield batch.cast(table.types)
+            size = self._batch_rows(table, place)
+            for rows in self._portions(place, wanted):
+                sql = f"SELECT {cells} FROM {rows}{condition}" + f" LIMIT {left}" * bool(limit)
+                reader = self._connection.sql(sql).to_arrow_reader(size)
+                for batch in _of_some_megabytes(reader) if size == _FEW_ROWS else reader:
+                    left -= len(batch)
+                    yield batch.cast(table.types)
+                if limit and left <= 0:
+                    return
 
     def close(self) -> None:
         self._connection.close()
 
     def errors(self, doing: str) -> Any:
         kinds = (duckdb.Error, pa.ArrowException, OSError, EOFError)
-        return driver_errors(f"source={self.shown}: {doing}", Hidden(), kinds)
+        # how much memory there was is known to who gave it
+        passed = (duckdb.OutOfMemoryException,)
+        return driver_errors(f"source={self.shown}: {doing}", Hidden(), kinds, passed)
 
-    def _from(self, table: SourceTable, where: str) -> str:
-        place = self._places[table.schema, table.name].sql
+    def _condition(self, table: SourceTable, where: str) -> str:
         if not where:
-            return place
-        place += f" WHERE ({where}\n)"
-        # a condition that ends the statement and begins another could write files
-        if len(self._connection.extract_statements(f"SELECT 1 FROM {place}")) != 1:
+            return ""
+        with self.errors(f"where: {where!r} of {table.name}"):
+            # a condition that ends the statement and begins another could write files
+            count = len(self._connection.extract_statements(f"SELECT 1 FROM t WHERE ({where}\n)"))
+        if count != 1:
             raise ValueError(f"where: {where!r} of {table.name}: wanted one condition of SQL")
-        return place
+        return f" WHERE ({where}\n)"
+
+    def _portions(self, place: Place, columns: AbstractSet[str]) -> Iterator[str]:
+        """What to select a table's rows from: at once, or of parquet files one batch after another,
+        which is there until the next one is asked for."""
+        if place.files is None:
+            yield place.sql
+            return
+        yield from place.files.portions(columns)
+
+    def _batch_rows(self, table: SourceTable, place: Place) -> int:
+        """How many rows DuckDB gives at once: it knows no bound of bytes. A view may be work, and
+        is not asked twice."""
+        texts = [f"coalesce(strlen({read.sql}), 0)" for read in place.reads if read.type == TEXT]
+        if place.files or not texts:
+            return _BATCH_ROWS
+        if table.is_view:
+            return _FEW_ROWS
+        some = f"(SELECT * FROM {place.sql} LIMIT 16)"
+        width = self._row(f"SELECT coalesce(avg({' + '.join(texts)}), 0) FROM {some}")[0]
+        return _FEW_ROWS if width > _LONG else _BATCH_ROWS
+
+    def _row(self, sql: str) -> tuple[Any, ...]:
+        """The only row of an answer; all of it is fetched, so that the connection is free then."""
+        (row,) = self._connection.execute(sql).fetchall()
+        return tuple(row)
 
     def _columns(
-        self, key: tuple[str, str], place: str, in_keys: AbstractSet[str] = frozenset()
+        self,
+        key: tuple[str, str],
+        place: Place,
+        described: Sequence[tuple[str, str]],
+        in_keys: AbstractSet[str] = frozenset(),
     ) -> tuple[SourceColumn, ...]:
-        """Describe what a place selects, and remember how it is read."""
-        described = self._connection.execute(f"DESCRIBE SELECT * FROM {place}").fetchall()
+        """The columns of a place by their names and DuckDB's types; remember how they are read."""
         reads = [
-            self._exact(place, str(row[0]), str(row[1]), str(row[0]) in in_keys)
-            for row in described
+            self._exact(place, name, declared, name in in_keys) for name, declared in described
         ]
-        self._places[key] = _Place(place, tuple(r for r in reads if r.type is not None))
+        kept = tuple(read for read in reads if read.type is not None)
+        self._places[key] = replace(place, reads=kept)
         return tuple(
-            SourceColumn(str(row[0]), str(row[1]), read.type, read.note)
-            for row, read in zip(described, reads, strict=True)
+            SourceColumn(name, declared, read.type, read.note)
+            for (name, declared), read in zip(described, reads, strict=True)
         )
 
-    def _exact(self, place: str, name: str, declared: str, is_key: bool) -> Read:
+    def _described(self, rows: str) -> list[tuple[str, str]]:
+        """The name and type of each column."""
+        found = self._connection.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()
+        return [(str(row[0]), str(row[1])) for row in found]
+
+    def _exact(self, place: Place, name: str, declared: str, is_key: bool) -> Read:
         """How a column is read; numbers of more than 64 bits without loss, where they are keys or
         whole."""
         c = identifier(name)
@@ -126,22 +177,47 @@ class _Duck:
         decimal = declared.startswith("DECIMAL") and read.type == REAL
         if not (wide or (decimal and (is_key or is_called_key(name)))):
             return read
-        whole = WIDE["duckdb"].whole.format(c)
-        row = self._connection.execute(
-            f"SELECT coalesce(bool_and({whole}), true), coalesce(bool_and({c} = floor({c})), true) "
-            f"FROM {place}"
-        ).fetchall()[0]  # all: the connection is free then
-        is_text = is_key or (is_called_key(name) and bool(row[1]))
-        return exact_read(WIDE["duckdb"], c, bool(row[0]), is_text, read)
+        fits = WIDE["duckdb"].whole.format(c)
+        found = [
+            self._row(
+                f"SELECT coalesce(bool_and({fits}), true), coalesce(bool_and({c} = floor({c})), "
+                f"true) FROM {rows}"
+            )
+            for rows in self._portions(place, {name})
+        ]
+        whole, fractionless = (all(bool(row[i]) for row in found) for i in (0, 1))
+        is_text = is_key or (is_called_key(name) and fractionless)
+        return exact_read(WIDE["duckdb"], c, whole, is_text, read)
 
 
-class DuckSource(_Duck):
+def _columns_of(table: SourceTable) -> set[str]:
+    """The columns that a condition may ask for."""
+    return {column.name for column in table.columns if column.declared}
+
+
+def _of_some_megabytes(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """The same rows, whose batches may be of a few rows and yet too large, or too small."""
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for batch in reader:
+        rows = max(1, _BATCH_BYTES * len(batch) // max(batch.nbytes, 1))
+        held += [batch.slice(at, rows) for at in range(0, len(batch), rows)]
+        size += batch.nbytes
+        if size >= _BATCH_BYTES:
+            yield from held if rows < len(batch) else [pa.concat_batches(held)]
+            held, size = [], 0
+    if held:
+        yield pa.concat_batches(held)
+
+
+class DuckSource(DuckReader):
     """A DuckDB file, opened for reading only. See `rfm.data.importing.source.Source`."""
 
     def __init__(self, path: Path, memory: int, spill: Path) -> None:
         self.shown = str(path)
         with self.errors("cannot be opened"):
-            connection = connect_duck(path, memory, 2, spill)
+            # one thread: each holds two thousand rows, and one reads as fast as rows are staged
+            connection = connect_duck(path, memory, 1, spill)
             connection.execute("BEGIN TRANSACTION READ ONLY")
         super().__init__(str(path), connection)
 
@@ -182,93 +258,15 @@ class DuckSource(_Duck):
         in_keys = {
             str(c) for row in rows if row[0] != "CHECK" and row[0] != "NOT NULL" for c in row[1]
         }
-        columns = self._columns((schema, name), f"{identifier(schema)}.{identifier(name)}", in_keys)
+        place = Place(f"{identifier(schema)}.{identifier(name)}")
+        columns = self._columns((schema, name), place, self._described(place.sql), in_keys)
         return SourceTable(schema, name, columns, primary, links, is_view)
 
 
-class FileSource(_Duck):
-    """A folder of CSV and parquet files, each a table; a folder of parquet files in it, too."""
-
-    def __init__(self, folder: Path, memory: int, spill: Path) -> None:
-        super().__init__(str(folder), connect_duck(None, memory, 2, spill))
-        self._files: dict[str, Path] = {}
-        self._scratch = spill.with_name("plain")
-        if (folder / "manifest.yaml").is_file():
-            raise ValueError(
-                f"source={folder}: is a database's folder already (it has a manifest.yaml); open "
-                "it as it is"
-            )
-        for path in table_files(folder):
-            suffix = _suffix(path)
-            if path.is_dir():
-                _check_parts(path)
-            elif not path.stat().st_size:
-                _log.warning("%s: is empty, left out", path)
-                continue
-            name = path.name[: -len(suffix)] if suffix else path.name
-            if name in self._files:
-                raise ValueError(
-                    f"source={folder}: {path.name} and {self._files[name].name} are both table "
-                    f"{name!r}; rename or remove one"
-                )
-            self._files[name] = path
-        if not self._files:
-            raise ValueError(f"source={folder}: no *.csv, *.tsv, *.csv.gz or *.parquet file in it")
-
-    def tables(self, schemas: Sequence[str], views: bool) -> list[SourceTable]:
-        if schemas:
-            raise ValueError(f"schemas={list(schemas)}: a folder of files has no schemas")
-        tables = []
-        for name, path in self._files.items():
-            with self.errors(f"{path.name} cannot be read"):
-                tables.append(SourceTable("", name, self._columns(("", name), self._scan(path))))
-        return tables
-
-    def _scan(self, path: Path) -> str:
-        if not path.name.lower().endswith(CSV):
-            files = pattern(path) + ("" if path.is_file() else "/*.parquet")
-            return f"read_parquet({literal(files)}, union_by_name = true)"
-        return csv_table(self._connection, path, self._scratch)
-
-
-def table_files(folder: Path) -> list[Path]:
-    """Files and folders that are tables: CSV and parquet files, and folders of parquet files."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if not path.name.startswith(".")
-        and (_suffix(path) if path.is_file() else any(path.glob("*.parquet")))
-    ]
-
-
-def _suffix(path: Path) -> str:
-    """The end of a file's name that is no part of its table's."""
-    if not path.is_file():
-        return ""
-    return next((s for s in (*CSV, ".parquet") if path.name.lower().endswith(s)), "")
-
-
-def _check_parts(folder: Path) -> None:
-    """Files of one folder are one table only if they have the same columns."""
-    first, *others = sorted(folder.glob("*.parquet"))
-    names = _column_names(first)
-    for path in others:
-        if odd := names ^ _column_names(path):
-            raise ValueError(
-                f"source={folder.parent}: the files in {folder.name} are read as one table, but "
-                f"{first.name} and {path.name} have not the same columns ({sorted(odd)[0]!r} is "
-                f"in one of them); give source={folder} if they are tables"
-            )
-
-
-def _column_names(path: Path) -> set[str]:
-    try:
-        return set(pq.read_schema(path).names)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from None
-
-
 def _read(c: str, declared: str) -> Read:
+    """How a quoted column is read; no value of it may fail, for one would stop the import."""
+    if not declared:
+        return Read("", None, "of a type that is not known")
     if declared == "BOOLEAN":
         return Read(c, BOOLEAN)
     if declared in _INTEGERS:
@@ -282,12 +280,14 @@ def _read(c: str, declared: str) -> Read:
     if declared == "TIMESTAMP WITH TIME ZONE" or declared.startswith("TIMESTAMPTZ"):
         zoned = f"{c}::TIMESTAMPTZ"  # of those in nanoseconds DuckDB knows little
         moment = f"make_timestamp(epoch_us({zoned}))"
-        return Read(f"CASE WHEN isfinite({zoned}) THEN {moment} END", TIMESTAMP, "as UTC")
-    if declared == "DATE" or declared.startswith("TIMESTAMP"):
+        return Read(f"CASE WHEN {in_years(zoned)} THEN {moment} END", TIMESTAMP, "as UTC")
+    if declared == "TIMESTAMP_NS":  # years 1677 to 2262
         return Read(f"CASE WHEN isfinite({c}) THEN {c}::TIMESTAMP END", TIMESTAMP)
+    if declared == "DATE" or declared.startswith("TIMESTAMP"):
+        return Read(f"CASE WHEN {in_years(c)} THEN {c}::TIMESTAMP END", TIMESTAMP)
     if declared == "INTERVAL":
         return Read(f"epoch({c})::DOUBLE", REAL, "in seconds")
-    if declared in ("BLOB", "BIT") or declared.startswith("GEOMETRY"):
+    if declared == "BLOB" or declared.startswith("GEOMETRY"):
         return Read("", None, "binary")
     if declared.endswith("]") or re.match(r"STRUCT|MAP|UNION|VARIANT", declared):
         return Read(f"to_json({c})::VARCHAR", TEXT, "nested values as JSON")

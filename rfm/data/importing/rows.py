@@ -124,7 +124,7 @@ def _batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.Recor
 
 def _batch_rows(staged: Staged) -> int:
     """Rows that make some megabytes."""
-    return max(64, min(32_768, _BATCH_BYTES * staged.rows // max(staged.bytes, 1)))
+    return max(1, min(32_768, _BATCH_BYTES * staged.rows // max(staged.bytes, 1)))
 
 
 def _columns(rows: pa.RecordBatch | pa.Table) -> Mapping[str, pa.Array]:

@@ -163,10 +163,18 @@ def show_url(url: URL) -> str:
 
 
 @contextmanager
-def driver_errors(doing: str, hidden: Hidden, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn a driver's errors into a `ValueError` that says what was done and hides secrets."""
+def driver_errors(
+    doing: str,
+    hidden: Hidden,
+    kinds: tuple[type[Exception], ...],
+    passed: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Turn a driver's errors into a `ValueError` that says what was done and hides secrets, but for
+    those that are `passed` on."""
     try:
         yield
+    except passed:
+        raise
     except kinds as error:
         said = hidden.scrub(" ".join(str(error).split()))
         raise ValueError(

@@ -94,6 +94,12 @@ def exact_read(wide: Wide, c: str, whole: bool, may_be_text: bool, read: Read) -
     return Read(wide.text.format(c), TEXT, "as text, for its digits") if may_be_text else read
 
 
+def in_years(moment: str) -> str:
+    """Whether a time is in the years 1 to 9999: beyond, a timestamp may not hold it, nor Python;
+    infinite ones are beyond."""
+    return f"{moment} >= '0001-01-01' AND {moment} < '10000-01-01'"
+
+
 def is_called_key(name: str) -> bool:
     return split_id(name)[1] in STRONG_ID_WORDS
 
@@ -116,9 +122,9 @@ def postgres_read(c: str, kind: Any) -> Read:
         utc = getattr(kind, "timezone", False)
         moment = f"({c} AT TIME ZONE 'UTC')" if utc else f"{c}::timestamp"
         note = "as UTC" if utc else ""
-        return Read(f"CASE WHEN isfinite({c}) THEN {moment} END", TIMESTAMP, note)
+        return Read(f"CASE WHEN {in_years(moment)} THEN {moment} END", TIMESTAMP, note)
     if isinstance(kind, sa.Date):
-        return Read(f"CASE WHEN isfinite({c}) THEN {c}::timestamp END", TIMESTAMP)
+        return Read(f"CASE WHEN {in_years(c)} THEN {c}::timestamp END", TIMESTAMP)
     if isinstance(kind, sa.Interval | postgresql.INTERVAL):
         return Read(f"extract(epoch FROM {c})::float8", REAL, "in seconds")
     if _is_binary(kind):

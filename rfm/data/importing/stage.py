@@ -42,6 +42,7 @@ def stage_table(source: Source, table: SourceTable, where: str, limit: int, path
             rows += len(batch)
             size += batch.nbytes
             groups.add(pa.Table.from_batches([_finite(batch, infinite)]))
+    pa.default_memory_pool().release_unused()  # which Arrow keeps, and DuckDB needs now
     whole = not limit or rows < limit
     return Staged(table, path, rows, whole, size, frozenset(rising.last if rows else ()), infinite)
 
