@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rfm.data.database import open_database
+    from rfm.data.import_sql import ImportConfig
     from rfm.model import RelationalModel
 
-__all__ = ["RelationalModel", "open_database"]
+__all__ = ["ImportConfig", "RelationalModel", "open_database"]
 
 
 def __getattr__(name: str) -> Any:  # torch is not imported by those who only open a database
@@ -20,4 +21,8 @@ def __getattr__(name: str) -> Any:  # torch is not imported by those who only op
         from rfm.data.database import open_database
 
         return open_database
+    if name == "ImportConfig":
+        from rfm.data.import_sql import ImportConfig
+
+        return ImportConfig
     raise AttributeError(f"module 'rfm' has no attribute {name!r}")

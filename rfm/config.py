@@ -44,6 +44,7 @@ from rfm.config_types import (
     wanted_text,
 )
 from rfm.files import publish
+from rfm.secrets import without_secrets
 
 C = TypeVar("C")
 _WIDTH = 80  # of help
@@ -116,8 +117,9 @@ def load_config(
 
 
 def config_yaml(config: Any) -> str:
-    """The config as YAML; `load_config` reads it back to an equal config."""
-    return OmegaConf.to_yaml(OmegaConf.create(_plain(config)))
+    """The config as YAML; `load_config` reads it back to an equal config, but for the secrets of
+    URLs, which are not in it."""
+    return OmegaConf.to_yaml(OmegaConf.create(_shown(_plain(config))))
 
 
 def save_config(config: Any, path: Path) -> None:
@@ -151,9 +153,10 @@ def run_command(
         if isinstance(error, OSError) and error.errno not in _FOLDERS:
             raise
         if os.environ.get("RFM_TRACEBACK") == "1":
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), file=sys.stderr)
         else:
-            print(f"error: {_what_failed(error)}\n(RFM_TRACEBACK=1 shows where)", file=sys.stderr)
+            failed = without_secrets(_what_failed(error))
+            print(f"error: {failed}\n(RFM_TRACEBACK=1 shows where)", file=sys.stderr)
         raise SystemExit(2) from None
     if is_first_process():
         sys.stderr.flush()
@@ -298,6 +301,15 @@ def _help_rows(cls: type[Any], at: str, default: Any) -> Iterable[tuple[str, str
         if item is not None:
             dots = "." if inner is not None else ".<name>." if mapping_values(hint) else "[]."
             yield from _help_rows(item, f"{at}{name}{dots}", None)
+
+
+def _shown(value: Any) -> Any:
+    """What `_plain` gave without the secrets of URLs."""
+    if isinstance(value, dict):
+        return {name: _shown(v) for name, v in value.items()}
+    if isinstance(value, list):
+        return [_shown(v) for v in value]
+    return without_secrets(value) if isinstance(value, str) and "://" in value else value
 
 
 def _plain(value: Any, finite: bool = False) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from rfm.config import setting
 from rfm.data.graph import STATIC
 from rfm.data.manifest import TableSpec, read_manifest
-from rfm.data.parquet import read_batches, take_rows
+from rfm.data.parquet import REINDEX, read_batches, row_numbers, take_rows
 from rfm.data.schema import (
     Kind,
     Overrides,
@@ -35,14 +35,13 @@ from rfm.data.schema import (
 )
 from rfm.files import default_cache, file_hash
 
+if TYPE_CHECKING:
+    from rfm.data.import_sql import ImportConfig
+
 KINDS_FILE = "kinds.yaml"
 SAMPLE_ROWS = 100_000
 _SAMPLE_BLOCKS = 8
 _SAMPLE_CHARS = 1_000  # of each text: what is longer is no category
-_REINDEX = (
-    "reset the key to 0..n-1 in row order and rewrite the foreign keys that point at it "
-    "(RelBench: byod/reindex_dataset.py)"
-)
 
 
 @dataclass(frozen=True)
@@ -162,13 +161,13 @@ class Database:
         rows = np.empty(self.tables[table].num_rows, dtype=np.int32)
         where, at = f"{self.name}: {table}.{column}", 0
         for batch in self.batches(table, [column]):
-            values, valid = _as_integers(batch.column(0), f"{where}: foreign key")
+            values, valid = row_numbers(batch.column(0), f"{where}: foreign key")
             wrong = np.flatnonzero(valid & ((values < 0) | (values >= parent.num_rows)))
             if len(wrong):
                 raise ValueError(
                     f"{where}: {values[wrong[0]]} in row {at + wrong[0]} is no row of "
                     f"{parent.name}, which has rows 0..{parent.num_rows - 1}; make it null, or "
-                    f"{_REINDEX}"
+                    f"{REINDEX}"
                 )
             rows[at : at + len(values)] = np.where(valid, values, -1)
             at += len(values)
@@ -185,14 +184,14 @@ class Database:
             return
         where = f"{self.name}: {table}.{column}"
         for batch in self.batches(table, [column]):
-            values, valid = _as_integers(batch.column(0), f"{where}: primary key")
+            values, valid = row_numbers(batch.column(0), f"{where}: primary key")
             wrong = np.flatnonzero(~valid | (values != np.arange(at, at + len(values))))
             if len(wrong):
                 row = int(wrong[0])
                 value = values[row] if valid[row] else "null"
                 raise ValueError(
                     f"{where}: the primary key must be 0..n-1 in row order, row {at + row} holds "
-                    f"{value}; {_REINDEX}"
+                    f"{value}; {REINDEX}"
                 )
             at += len(values)
 
@@ -291,6 +290,7 @@ def open_database(
     spec: str | Path,
     root: Path | None = None,
     kinds: Path | str | Mapping[str, Mapping[str, Kind]] | None = None,
+    options: ImportConfig | None = None,
 ) -> Database:
     """Open a database: manifest and parquet footers are read and checked, no data.
 
@@ -303,6 +303,8 @@ def open_database(
         root: a folder of RelBench folders.
         kinds: kinds of columns that inference should not decide, `{table: {column: kind}}` or a
             YAML file of that; without, what the folder's `kinds.yaml` says of it, if it has one.
+        options: how to import what is no folder yet, such as `ImportConfig(exclude=("log",))`;
+            without, as `rfm import` does by itself.
 
     Raises:
         ValueError: no such database (with what was tried and what there is), a manifest that is
@@ -312,7 +314,12 @@ def open_database(
     from rfm.data.locate import find_folder
 
     if is_source(str(spec)):
-        folder = import_into(default_cache(), str(spec))
+        folder = import_into(default_cache(), str(spec), options)
+    elif options is not None:
+        raise ValueError(
+            f"options: {spec} is a database's folder or the name of one; they are of the import of "
+            "a database URL, a .sqlite or .duckdb file, or a folder of CSV or parquet files"
+        )
     else:
         folder = find_folder(spec, root)
     path = folder / "manifest.yaml"
@@ -362,27 +369,6 @@ def _open_table(name: str, spec: TableSpec, folder: Path) -> Table:
                 f"{suggest(str(column), columns)}"
             )
     return Table(name, path, num_rows, columns, spec.pkey, spec.time_col, foreign_keys)
-
-
-def _as_integers(
-    values: pa.Array, where: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Values [n] (0 for null) and where they are valid; whole floats count as integers."""
-    kind = values.type
-    valid = pc.is_valid(values).to_numpy(zero_copy_only=False)
-    if pa.types.is_null(kind):
-        return np.zeros(len(values), dtype=np.int64), valid
-    if pa.types.is_floating(kind):  # how pandas writes integers with nulls
-        floats = values.to_numpy(zero_copy_only=False)
-        valid = valid & ~np.isnan(floats)
-        whole = np.where(valid, floats, 0.0)
-        if bool(np.all(np.isfinite(whole) & (whole == np.floor(whole)) & (abs(whole) < 2**53))):
-            return whole.astype(np.int64), valid
-    elif pa.types.is_integer(kind):
-        return values.cast(pa.int64(), safe=False).fill_null(0).to_numpy(), valid
-    example = pc.drop_null(values)
-    shown = f" (e.g. {example[0].as_py()!r})" if len(example) else ""
-    raise ValueError(f"{where} is of type {kind}{shown}, wanted row numbers; {_REINDEX}")
 
 
 @dataclass(frozen=True)

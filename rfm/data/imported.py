@@ -34,14 +34,17 @@ def is_source(spec: str) -> bool:
     return path.is_file() or path.suffix in _DATABASES
 
 
-def import_into(cache: Path, source: str) -> Path:
+def import_into(cache: Path, source: str, options: ImportConfig | None = None) -> Path:
     """The folder that a source was imported to just now, named by its content: whoever has opened
     an earlier state of it keeps that, and what has not changed is prepared once. States that
     nobody has opened for 30 days are removed, but for the last five of the source.
 
     Raises:
-        ValueError: see ``import_database``.
+        ValueError: see ``import_database``; or for options that would import nothing.
     """
+    options = options or ImportConfig()
+    if options.dry_run:
+        raise ValueError("options: a dry run leaves nothing to open; give it to import_database")
     shown, name = source, Path(source).expanduser().resolve().name.split(".")[0]
     if "://" in source:
         url = parse_url(source)
@@ -50,7 +53,7 @@ def import_into(cache: Path, source: str) -> Path:
     folders.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folders, "", time.time())
     with tempfile.TemporaryDirectory(dir=folders, prefix=f".{os.getpid()}-") as work:
-        found = import_database(source, Path(work) / name, ImportConfig())
+        found = import_database(source, Path(work) / name, options)
         files = sorted(path for path in Path(work).rglob("*") if path.is_file())
         content = [[str(path.relative_to(work)), file_hash(path)] for path in files]
         out = folders / content_hash(content)
@@ -61,7 +64,8 @@ def import_into(cache: Path, source: str) -> Path:
     with contextlib.suppress(OSError):  # another process forgets the same ones
         _forget(out, time.time())
     _log.info(
-        "%s: imported in %.1f s to %s; `rfm import` keeps a copy, and shows what it inferred",
+        "%s: imported in %.1f s to %s; `rfm import` keeps a copy, shows what it inferred, and "
+        "takes options",
         shown, found.seconds, out / name,
     )  # fmt: skip
     return out / name

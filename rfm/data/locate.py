@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from rfm.data.schema import suggest
+from rfm.secrets import without_secrets
 
 _EMPTY = "no manifest.yaml in it, and no CSV or parquet files"
 _TRUE = ("1", "true", "yes", "on")
@@ -46,8 +47,10 @@ def find_folder(spec: str | Path, root: Path | None = None) -> Path:
     if root is None:
         known = "; data.root=<folder of databases> was not given"
     raise ValueError(
-        f"no database {text!r}; tried {', '.join(tried)}{known}; or give what `rfm import` takes: "
-        "a database URL, a .sqlite or .duckdb file, a folder of CSV or parquet files"
+        without_secrets(
+            f"no database {text!r}; tried {', '.join(tried)}{known}; or give what `rfm import` "
+            "takes: a database URL, a .sqlite or .duckdb file, a folder of CSV or parquet files"
+        )
     )
 
 

@@ -12,6 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 _ROWS, _BYTES = 65_536, 64 << 20  # of a batch, at most
+REINDEX = (
+    "reset the key to 0..n-1 in row order and rewrite the foreign keys that point at it "
+    "(RelBench: byod/reindex_dataset.py)"
+)
 
 
 def read_batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
@@ -83,3 +87,28 @@ def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
         if pa.types.is_string_view(column.type):
             batch = batch.set_column(i, column.name, batch.column(i).cast(pa.large_string()))
     return batch
+
+
+def row_numbers(
+    values: pa.Array, where: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Keys [n] (0 for null) and where they are valid; whole floats count as integers.
+
+    Raises:
+        ValueError: for other values.
+    """
+    kind = values.type
+    valid = pc.is_valid(values).to_numpy(zero_copy_only=False)
+    if pa.types.is_null(kind):
+        return np.zeros(len(values), dtype=np.int64), valid
+    if pa.types.is_floating(kind):  # how pandas writes integers with nulls
+        floats = values.to_numpy(zero_copy_only=False)
+        valid = valid & ~np.isnan(floats)
+        whole = np.where(valid, floats, 0.0)
+        if bool(np.all(np.isfinite(whole) & (whole == np.floor(whole)) & (abs(whole) < 2**53))):
+            return whole.astype(np.int64), valid
+    elif pa.types.is_integer(kind):
+        return values.cast(pa.int64(), safe=False).fill_null(0).to_numpy(), valid
+    example = pc.drop_null(values)
+    shown = f" (e.g. {example[0].as_py()!r})" if len(example) else ""
+    raise ValueError(f"{where} is of type {kind}{shown}, wanted row numbers; {REINDEX}")

@@ -102,6 +102,24 @@ def test_opening_a_url_shows_no_secret(
     assert "hunter2" not in caplog.text
 
 
+def test_a_source_is_imported_as_the_options_say(tmp_path: Path) -> None:
+    path = write(tmp_path / "club.sqlite", 20)
+    (tmp_path / "said.yaml").write_text("tables: {people: {columns: {name: drop}}}")
+    plain, given = (
+        open_database(path, options=options)
+        for options in (None, ImportConfig(overrides=tmp_path / "said.yaml", name="guests"))
+    )
+    assert (plain.name, plain.tables["people"].columns) == ("club", ("id", "name"))
+    assert (given.name, given.tables["people"].columns) == ("guests", ("id",))
+    assert plain.folder != given.folder
+    assert open_database(path).folder == plain.folder
+    with pytest.raises(ValueError, match="a dry run leaves nothing to open"):
+        open_database(path, options=ImportConfig(dry_run=True))
+    for folder in (given.folder, "rel-f1"):
+        with pytest.raises(ValueError, match=r"options: .* is a database's folder or the name"):
+            open_database(folder, options=ImportConfig())
+
+
 def test_old_states_go_but_for_the_last_few(tmp_path: Path, cache: Path) -> None:
     path, states = tmp_path / "club.sqlite", []
     other = open_database(write(tmp_path / "other.sqlite", 99)).folder.parent

@@ -8,6 +8,7 @@ from rfm.data.importing.duck import DuckSource
 from rfm.data.importing.file_source import FileSource
 from rfm.data.importing.source import Source, parse_url
 from rfm.data.importing.sql import SQLSource
+from rfm.secrets import without_secrets
 
 _SQLITE = b"SQLite format 3\x00"
 
@@ -33,8 +34,8 @@ def connect(source: str, memory: int, spill: Path) -> Source:
         return FileSource(path, memory, spill)
     if not path.is_file():
         raise ValueError(
-            f"source={source}: no such file or folder; wanted a database URL such as "
-            "postgresql://user@host/database, a .duckdb or .sqlite file, or a folder of CSV or "
+            f"source={without_secrets(source)}: no such file or folder; wanted a database URL such "
+            "as postgresql://user@host/database, a .duckdb or .sqlite file, or a folder of CSV or "
             "parquet files"
         )
     with path.open("rb") as file:

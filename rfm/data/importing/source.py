@@ -18,11 +18,11 @@ import pyarrow as pa
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from rfm.secrets import SHOWN
+
 BATCH_ROWS = 65_536
 BOOLEAN, INTEGER, REAL = pa.bool_(), pa.int64(), pa.float64()
 TEXT, TIMESTAMP = pa.string(), pa.timestamp("us")
-# what may be shown of a URL's query; of all else nobody knows whether it is a secret
-_SHOWN = {"sslmode", "host", "port", "application_name", "charset", "connect_timeout", "driver"}
 _SECRET = "(?i:pass|pwd|secret|token|key|auth|credential)"
 
 
@@ -113,17 +113,25 @@ class Hidden:
 
 def hidden_of(url: URL) -> Hidden:
     """Whatever of a URL nobody may read: its password, plain or quoted, and what its query says
-    beside `_SHOWN`."""
+    beside `SHOWN`."""
     secrets = [] if url.password is None else [str(url.password)]
     for name, values in url.normalized_query.items():
-        if name.casefold() in _SHOWN:
+        if name.casefold() in SHOWN:
             continue
         # a short value, such as 1 or true, is no secret, and would be taken out of every sentence
         secrets += [v for v in values if len(v) > 4 or re.search(_SECRET, name)]
         for value in values:  # a connection string of ODBC, such as UID=me;PWD=secret
             secrets += re.findall(rf"{_SECRET}\w*\s*=\s*\{{?([^;}}]+)", value)
     spelled = {
-        s for secret in secrets for s in (secret, quote(secret, safe=""), quote_plus(secret))
+        s
+        for secret in secrets
+        for s in (
+            secret,
+            quote(secret, safe=""),
+            quote_plus(secret),
+            quote(secret, safe=" +"),  # SQLAlchemy's
+            re.sub(r"([\\'])", r"\\\1", secret),  # libpq's
+        )
     }
     return Hidden(tuple(sorted((s for s in spelled if s), key=len, reverse=True)))
 
@@ -152,9 +160,9 @@ def parse_url(text: str) -> URL:
 
 
 def show_url(url: URL) -> str:
-    """A URL without any secret: no password, and of its query no value beside `_SHOWN`."""
+    """A URL without any secret: no password, and of its query no value beside `SHOWN`."""
     query = {
-        name: values if name.casefold() in _SHOWN else "***"
+        name: values if name.casefold() in SHOWN else "***"
         for name, values in url.normalized_query.items()
     }
     plain = url.set(drivername=url.drivername.split("+")[0], query=query)

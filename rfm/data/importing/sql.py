@@ -105,7 +105,7 @@ class SQLSource:
             for statement in _READ_ONLY.get(self._dialect, []):
                 self._connection.exec_driver_sql(statement)
             if self._dialect == "postgresql" and _has_adbc():
-                self._adbc = _connect_adbc(url)
+                self._adbc = _connect_adbc(self._engine.dialect.create_connect_args(url)[1])
 
     def tables(self, schemas: Sequence[str], views: bool) -> list[SourceTable]:
         with self._errors("cannot be inspected"), warnings.catch_warnings():
@@ -384,10 +384,13 @@ def _has_adbc() -> bool:
     return importlib.util.find_spec("adbc_driver_postgresql") is not None
 
 
-def _connect_adbc(url: URL) -> Any:
+def _connect_adbc(arguments: Mapping[str, Any]) -> Any:
+    """Connect with what SQLAlchemy gives to its own driver: of a URL, libpq and it do not read
+    every character alike."""
     dbapi = importlib.import_module("adbc_driver_postgresql.dbapi")
-    uri = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = dbapi.connect(uri)
+    conninfo = importlib.import_module("psycopg.conninfo")
+    known = {name: value for name, value in arguments.items() if name != "context"}  # psycopg's own
+    connection = dbapi.connect(conninfo.make_conninfo(**known))
     with connection.cursor() as cursor:
         for statement in _READ_ONLY["postgresql"]:
             cursor.execute(statement)
