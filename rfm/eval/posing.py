@@ -190,10 +190,14 @@ def anchor_time(compiled: CompiledQuery, database: Database, at: Any) -> int:
         if moment.tzinfo is not None:
             moment = moment.tz_convert(None)
         return int(moment.to_datetime64().astype("datetime64[s]").astype("int64"))
+    last = [last for _, last in _spans(compiled, database).values()]
+    return max(last, default=database.test_timestamp)
+
+
+def _spans(compiled: CompiledQuery, database: Database) -> dict[str, tuple[int, int]]:
+    """First and last times of the tables that a target aggregates, or of all where none has any."""
     asked = {aggregate.table for aggregate in aggregates(compiled.bound.target)}
-    latest = {name: last for name, (_, last) in database.spans.items()}
-    of_asked = [last for name, last in latest.items() if name in asked]
-    return max(of_asked or latest.values(), default=database.test_timestamp)
+    return {n: span for n, span in database.spans.items() if n in asked} or database.spans
 
 
 def past_labels(
@@ -215,18 +219,21 @@ def past_labels(
 
 
 def earlier_anchors(compiled: CompiledQuery, database: Database, at: int) -> Ints:
-    """All anchor times whose labels are known by ``at``, latest first.
+    """All anchor times whose labels are known by ``at``, latest first. There are none from before
+    the tables that are asked about begin: that they hold nothing then says nothing.
 
     Raises:
-        ValueError: if there is none since the first row.
+        ValueError: if there is none since their first row.
     """
     step = max(compiled.timedelta, 1)
-    count = (at - database.first_time) // step
+    spans = _spans(compiled, database)
+    first = min((first for first, _ in spans.values()), default=database.first_time)
+    count = (at - first) // step
     if count < 1:
         raise ValueError(
-            f"no label is known by {shown_time(at)}: the first row of {database.name} is of "
-            f"{shown_time(database.first_time)}, and labels are known {pd.Timedelta(step, 's')} "
-            "after they are asked for; ask at a later time (at=), or about a shorter window"
+            f"no label is known by {shown_time(at)}: the first row of {' and '.join(spans)} is of "
+            f"{shown_time(first)}, and labels are known {step / 86_400:g} days after they are "
+            "asked for; ask at a later time (at=), or about a shorter window"
         )
     return at - step * np.arange(1, count + 1, dtype=np.int64)
 

@@ -288,6 +288,21 @@ def test_rare_labels_are_looked_for_further_back(asked_shop: Database) -> None:
     assert few.counts.time.size == (at - asked_shop.first_time) // (90 * 86_400)
 
 
+def test_nothing_is_an_example_from_before_the_table_begins(
+    task_shop: Path, asked_shop: Database, tmp_path: Path
+) -> None:
+    """That nobody ordered before there were orders says nothing; products are there earlier."""
+    long_ago = pd.Timestamp(asked_shop.first_time, unit="s") - pd.Timedelta(days=900)
+    shutil.copytree(task_shop, tmp_path / "shop")
+    path = tmp_path / "shop" / "db" / "products.parquet"
+    pd.read_parquet(path).assign(listed=long_ago).to_parquet(path, index=False)
+    database = open_database(tmp_path / "shop")
+    compiled = compile_text(BUYS, database)
+    past = past_labels(compiled, database, anchor_time(compiled, database, AT))
+    assert database.first_time == int(long_ago.timestamp())
+    assert past.time.min() >= database.spans["orders"][0]
+
+
 def test_the_class_that_is_predicted_is_explained(
     answering: RelationalModel, task_shop: Path, tmp_path: Path, asking: AskConfig
 ) -> None:

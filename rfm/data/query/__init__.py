@@ -55,7 +55,9 @@ What may surprise:
   the entity's time, or else that of the child's row, or else the anchor time. The columns asked for
   are hidden; of a child, and of tables that point at it, all but keys and times are. A label is
   known when the child's row is, and none at all if that takes longer than for any row that is known
-  by the test timestamp. What else tells the answer (a sum beside its parts) is not known here.
+  by the test timestamp, or than from the validation timestamp to that; if ``where_at`` is
+  ``anchor``, all are known that are there by the anchor time. What else tells the answer (a sum
+  beside its parts) is not known here.
 - FORECAST ... TIMEFRAMES is read, and refused.
 - RANK TOP k is for LIST_DISTINCT of a foreign key (k is 10 where it is not said); CLASSIFY asks for
   each of up to 100 values, those in rows up to the validation timestamp, whether it is listed.

@@ -70,7 +70,8 @@ def labels(
     Args:
         where_at: of a static target, WHERE is decided at each entity's own time (``seed``, so that
             an example tells nothing later), or at the last anchor time (``anchor``, by all that is
-            known then). That of a forecast is decided at each anchor time.
+            known then, labels of children too, however late they came). That of a forecast is
+            decided at each anchor time.
 
     Raises:
         ValueError: see ``run``.

@@ -89,11 +89,12 @@ def static_pieces(
     where_at: WhereAt,
 ) -> Pieces:
     """Of a static target: each entity once, at its own time, or else that of its child's row, or
-    else the last anchor time. Of a child whose row comes more than ``timedelta`` seconds later,
-    nothing is known.
+    else the last anchor time.
 
     Args:
-        where_at: WHERE is decided at that time (``seed``) or at the last anchor time.
+        where_at: WHERE is decided at that time, and of a child whose row comes more than
+            ``timedelta`` seconds later nothing is known (``seed``); or all is as of the last anchor
+            time (``anchor``).
     """
     entity = database.tables[bound.entity]
     assert entity.primary_key is not None
@@ -114,8 +115,10 @@ def static_pieces(
     rows = Source(database, entity, "e", "s.seed")
     writer = _Writer(database, rows, "s.seed", seeds, "who", lambda frame: "")
     where = _all(writer.value(w) for w in bound.where)
-    late = f"c.known > s.own + {interval(timedelta, 'seconds')}"
-    value = f"CASE WHEN {late} THEN NULL ELSE c.label END"
+    value = "c.label"
+    if where_at == "seed":
+        late = f"c.known > s.own + {interval(timedelta, 'seconds')}"
+        value = f"CASE WHEN {late} THEN NULL ELSE c.label END"
     if bound.kind == "own":
         own = _Writer(database, rows, "s.own", seeds, "who", lambda frame: "")
         value = label(bound.target, own.value(bound.target))

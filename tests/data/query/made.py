@@ -95,7 +95,7 @@ def write_shop(folder: Path, frames: dict[str, pd.DataFrame] | None = None) -> D
     return open_database(folder)
 
 
-def seconds(time: str) -> int:
+def seconds(time: str | pd.Timestamp) -> int:
     return int(pd.Timestamp(time).timestamp())
 
 

@@ -149,6 +149,18 @@ def test_very_late_rows_are_no_labels(tmp_path: Path) -> None:
     assert frames["outcomes"].study[0] not in found.entity
 
 
+def test_as_of_an_anchor_labels_count_however_late_they_came(tmp_path: Path) -> None:
+    """Every outcome takes longer than there is from the validation to the test timestamp."""
+    frames = _studies()
+    frames["outcomes"]["published"] += pd.Timedelta(days=200)
+    database, known = _open(tmp_path, frames), frames["outcomes"].dropna(subset="result")
+    at = frames["outcomes"].published.iloc[len(frames["outcomes"]) // 2]
+    compiled = compile_text(_POSITIVE, database)
+    assert not len(labels(compiled, database, [seconds(at)]))
+    found = labels(compiled, database, [seconds(at)], where_at="anchor")
+    assert found.entity.tolist() == sorted(known.study[known.published <= at])
+
+
 def test_what_comes_after_the_test_timestamp_moves_nothing(tmp_path: Path) -> None:
     """Not how long labels take to be known, either."""
     frames = _studies()
