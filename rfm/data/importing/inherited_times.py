@@ -16,9 +16,10 @@ from rfm.data.importing.folder_names import free
 from rfm.data.importing.overrides import TableOverride
 from rfm.data.importing.plan import Link, ParentTime, TablePlan
 from rfm.data.importing.time_columns import refused_name, time_form
-from rfm.data.schema import suggest
+from rfm.data.schema import suggest, words
 
 _SAME_DAYS = 0.99  # of a calendar's rows: their times differ
+_CALENDAR = {"dim", "dimension", "d", "dimdate", "date", "dates", "day", "days", "calendar"}
 Plans = Mapping[str, TablePlan]
 
 
@@ -76,19 +77,19 @@ def inherit_as_said(plans: Plans, overrides: Mapping[str, TableOverride]) -> dic
 
 def is_calendar(plan: TablePlan) -> bool:
     """Whether a table lists days, which tells nothing of when anything happened: its key is its
-    time, or it has a row for every day from its first to its last."""
+    time, or its times differ and it is called so, or it has a row for every day from its first to
+    its last. One row more may stand for an unknown day, without a date or with one such as
+    1900-01-01: the name tells then."""
     if not plan.time.column:
         return False
     column = plan.facts.columns[plan.time.column]
     if plan.key == (plan.time.column,):
         return True
-    days = datetime.timedelta(days=column.rows - 1)
-    return (
-        column.sort == "time"
-        and column.rows > 1
-        and column.high - column.low == days
-        and column.distinct >= _SAME_DAYS * column.rows
-    )
+    days = column.holds.fit
+    if days < 2 or column.distinct < _SAME_DAYS * days:
+        return False
+    every = column.sort == "time" and column.high - column.low == datetime.timedelta(days=days - 1)
+    return every or {*words(plan.name).split()} <= _CALENDAR
 
 
 class _Inheritance:

@@ -6,7 +6,6 @@ What the user says wins, then what the source declares, then what is inferred.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from rfm.data.importing.decided_keys import Keys, declared_links, find_keys, given_links
@@ -21,9 +20,9 @@ from rfm.data.importing.time_columns import (
     MOST_MISSING,
     TimeGuess,
     infer_time_column,
-    lacking,
     time_form,
 )
+from rfm.data.importing.time_warnings import time_warnings
 
 
 def make_plan(
@@ -76,33 +75,9 @@ def make_plan(
     plans = inherit_as_said(plans, overrides)
     if inherit and decided:  # from those, too
         plans = inherit_times(plans, stems, decided)
-    warnings += [line for plan in plans.values() for line in _lacking(plan)]
+    warnings += time_warnings(facts, plans, decided)
     ambiguous = tuple(g for g in guesses if not g.parent)
-    return Plan(plans, ambiguous, (*warnings, *_timeless(plans, decided)))
-
-
-def _timeless(plans: Mapping[str, TablePlan], decided: AbstractSet[str]) -> list[str]:
-    """Of tables that point at others with times, and have none: what that means."""
-    found = []
-    for name, plan in plans.items():
-        timed = [link for link in plan.links if plans[link.parent].time_name]
-        if timed and not plan.time_name and name not in decided:
-            link = timed[0]
-            parent = plans[link.parent]
-            column = parent.time.column or parent.inherited_as
-            found.append(
-                f"{name}: has no time of its own, so that its rows are visible at any time, even "
-                f"before their row of {link.parent}, and nothing of them can be forecast; if they "
-                f"happen with it, say `{name}: {{time_col: {link.column}.{column}}}` in overrides="
-            )
-    return found
-
-
-def _lacking(plan: TablePlan) -> list[str]:
-    """Of a time column with values that are no times: how many, and an example."""
-    column = plan.facts.columns.get(plan.time.column)
-    said = lacking(column) if column is not None else ""
-    return [f"{plan.name}.{plan.time.column}: of {plan.facts.rows:,} values {said}"] * bool(said)
+    return Plan(plans, ambiguous, tuple(warnings))
 
 
 def _table_plan(

@@ -43,6 +43,8 @@ def plan_text(
     if left_out:
         lines.append("left out: " + "; ".join(f"{t}: {why}" for t, why in left_out.items()))
     lines += [f"warning: {warning}" for warning in warnings]
+    if not any(table.time_name for table in plan.tables.values()):
+        lines.append("no table has times: all rows are visible at any time, none can be forecast")
     lines.append(f"validation from {splits[0]}, test from {splits[1]}")
     return "\n".join(lines)
 

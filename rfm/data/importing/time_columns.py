@@ -128,6 +128,12 @@ def refused_name(name: str) -> str:
     return ""
 
 
+def called_a_time(name: str) -> bool:
+    """Whether a name says that its column holds times, and cannot well say something else."""
+    last = words(name).split()[-1]
+    return last in ("at", "ts") or last.endswith(("date", "datetime", "stamp"))
+
+
 def _refusal(column: ColumnFacts) -> str:
     if why := refused_name(column.name):
         return why

@@ -238,12 +238,19 @@ def _untimed_rows(facts: Facts, plan: Plan, table: TablePlan) -> int:
     """Rows without a time, though their table has them; 0 where not all parents were read."""
     if table.time.column:
         return missing_times(table.facts.columns[table.time.column])
-    above = [table]
-    for one in above:
-        above += [plan.tables[time.link.parent] for time in one.inherited]
-    if len(above) == 1 or not all(one.facts.staged.whole for one in above[1:]):
+    if not table.inherited or not _read_above(plan, table):
         return 0
     return int(facts.row(_of_times("count(*) - count({})", plan, table))[0])
+
+
+def _read_above(plan: Plan, table: TablePlan) -> bool:
+    """Whether all rows were read that a table's times are of: the parents', and of those that
+    inherit it themselves theirs. A row may have the time of another one of its table."""
+    return all(
+        plan.tables[time.link.parent].facts.staged.whole
+        and (bool(time.column) or _read_above(plan, plan.tables[time.link.parent]))
+        for time in table.inherited
+    )
 
 
 def _of_times(cell: str, plan: Plan, table: TablePlan) -> str:
