@@ -371,6 +371,24 @@ def test_overrides_that_do_not_fit(tmp_path: Path, said: Any, message: str) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_a_key_that_is_none_stays_none(tmp_path: Path) -> None:
+    """Though a declared foreign key points at it: that is then a column, which is said."""
+    connection = sqlite3.connect(tmp_path / "s.sqlite")
+    connection.executescript("""
+        CREATE TABLE orders (id INTEGER PRIMARY KEY, at TEXT);
+        CREATE TABLE lines (n INTEGER PRIMARY KEY, order_id INTEGER REFERENCES orders (id));
+        INSERT INTO orders VALUES (1, '2020-01-01'), (2, '2020-02-01'), (3, '2020-03-01');
+        INSERT INTO lines VALUES (1, 1), (2, 1), (3, 3);
+    """)
+    connection.close()
+    overrides = tmp_path / "o.yaml"
+    overrides.write_text("tables: {orders: {pkey: null}}")
+    done, database = imported(str(tmp_path / "s.sqlite"), tmp_path / "out", overrides=overrides)
+    assert database.tables["orders"].primary_key is None
+    assert database.tables["lines"].foreign_keys == {}
+    assert any("overrides give orders no primary key" in said for said in done.warnings)
+
+
 def test_tables_schemas_views_and_rows_are_chosen(tmp_path: Path, postgres: Any) -> None:
     import psycopg
 

@@ -112,6 +112,14 @@ def declared_links(
                 )
             elif not columns or not set(link.columns) <= set(table.columns):
                 warnings.append(f"{shown}: names columns that are not there or cannot be read")
+            elif (
+                parent.name not in keys.columns
+                and parent.name in overrides
+                and overrides[parent.name].says_key
+            ):
+                warnings.append(
+                    f"{shown}: overrides give {parent.name} no primary key; kept as a column"
+                )
             elif keys.columns.get(parent.name) != columns and not _is_unique(
                 facts, parent, columns
             ):
