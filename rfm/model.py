@@ -14,7 +14,7 @@ from rfm.data.query import compile_text
 from rfm.eval.ask import AskConfig, answer_frame, ask_query
 from rfm.eval.backtest import Backtest, backtest
 from rfm.eval.explained import explain_answers
-from rfm.eval.posing import anchor_time
+from rfm.eval.posing import compiled_at
 from rfm.nn import model as nn_model
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class RelationalModel(nn_model.RelationalModel):
             at: labels that are known by then are compared with; see ``predict``.
             anchors: how many past anchor times, at most.
         """
-        compiled = compile_text(query, database)
-        moment = anchor_time(compiled, database, at)
+        compiled, _, moment = compiled_at(query, database, at)
         return backtest(self, compiled, database, moment, anchors, config)
 
     def fit(

@@ -129,11 +129,10 @@ def _check(config: PredictConfig) -> tuple[Path, Database, list[str]]:
     checkpoint = find_model(config.checkpoint)
     _log.info("opening the database")
     database = open_source(config.database, config.data.root, config.data.kinds)
-    from rfm.data.query import compile_text
-    from rfm.eval.posing import anchor_time, earlier_anchors, is_static
+    from rfm.eval.posing import anchor_time, compiled_at, earlier_anchors, is_static
 
-    compiled = compile_text(config.query, database)
-    at, latest = (anchor_time(compiled, database, moment) for moment in (config.at, None))
+    compiled, _, at = compiled_at(config.query, database, config.at)
+    latest = anchor_time(compiled, database, None)
     if is_static(compiled):
         return checkpoint, database, []
     earlier_anchors(compiled, database, at)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from rfm.data.database import Database, open_database
 from rfm.data.query import compile_text
@@ -58,6 +60,29 @@ def test_the_future_changes_no_answer_of_many_classes(
     ]
     assert len(frames[0].attrs["balance"]) > 10
     pd.testing.assert_frame_equal(*frames)
+
+
+def test_what_columns_come_to_hold_refuses_no_query(
+    answering: RelationalModel, asking: AskConfig, task_shop: Path, tmp_path: Path
+) -> None:
+    """A column of few values that later ones, before the validation timestamp, make free text."""
+    at, frames = "2019-11-01", []
+    for name in ("known", "other"):
+        folder = tmp_path / name / "shop"
+        shutil.copytree(task_shop, folder)
+        manifest = yaml.safe_load((folder / "manifest.yaml").read_text())
+        manifest |= {"val_timestamp": "2030-01-01", "test_timestamp": "2030-02-01"}
+        (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+        if name == "other":
+            orders = pd.read_parquet(folder / "db" / "orders.parquet")
+            later = orders["at"] > pd.Timestamp(at)
+            orders["status"] = orders.status.mask(later, [f"note {i}" for i in orders.index])
+            orders.to_parquet(folder / "db" / "orders.parquet", index=False)
+        database = open_database(folder)
+        frames.append(answering.predict(database, QUERIES["status"], at=at, config=asking))
+    pd.testing.assert_frame_equal(*frames)
+    with pytest.raises(ValueError, match="free text"):
+        answering.predict(database, QUERIES["status"], config=asking)
 
 
 def signals(explanation: dict[str, Any]) -> dict[tuple[str, str, str], tuple[float, float]]:

@@ -8,20 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from rfm.data.batch import MAX_CLASSES
 from rfm.data.database import Database
+from rfm.data.label_history import Floats
 from rfm.data.original_keys import keys_of_rows, original_keys
-from rfm.data.query import compile_text
 from rfm.data.questions import QuestionSampler
 from rfm.data.schema import shown_time
 from rfm.eval.ask_config import AskConfig as AskConfig
 from rfm.eval.asking import open_tuned, schema_seen, seen_before
 from rfm.eval.fitted import check_answers_others, what_is_learnt
 from rfm.eval.many_classes import check_examples_wanted, merged
-from rfm.eval.posing import Posed, anchor_time, as_of, pose
+from rfm.eval.posing import Posed, compiled_at, pose
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.predictions import ANCHOR, HIGH, LABEL, LOW, PREDICTION, PROBABILITY
 from rfm.eval.zero_shot import (
@@ -34,6 +33,7 @@ from rfm.nn.model import RelationalModel
 
 _log = logging.getLogger("rfm")
 _ANSWERS = (ANCHOR, PREDICTION, LOW, HIGH, PROBABILITY, LABEL, "top_signal", "explanation")
+_PRECISE = 4e-7  # of single precision: some roundings
 SHARES = (0.5, 0.1, 0.9)  # of numbers: the median, and between what 80 % of the outcomes lie
 
 
@@ -41,14 +41,16 @@ SHARES = (0.5, 0.1, 0.9)  # of numbers: the median, and between what 80 % of the
 class Answers:
     """value [n, C] to what a posed query asks: the probability of 1 (binary, C = 1), of each class,
     a number's median, low and high, or the best rows of the destination table. examples: how many
-    they are made of. warnings: what a reader must know."""
+    they are made of. warnings: what a reader must know. worth: of the asker's classes, what share
+    of its chance the likeliest class has that it stands for; empty: all of it."""
 
     posed: Posed
     config: AskConfig
-    value: npt.NDArray[np.float64]
+    value: Floats
     examples: int
     warnings: tuple[str, ...]
     asker: ZeroShot | ZeroShotRecommendation | QuestionSampler
+    worth: tuple[float, ...] = ()
 
 
 def ask_query(
@@ -59,18 +61,14 @@ def ask_query(
     entities: Sequence[Any] | None,
     config: AskConfig,
 ) -> Answers:
-    """Answers to a query about a database at an anchor time (see ``anchor_time``), about entities
+    """Answers to a query about a database at an anchor time (see ``compiled_at``), about entities
     with some keys (see ``pose``).
 
     Raises:
         QueryError: for a query that cannot be read.
         ValueError: see ``pose`` and ``ask``.
     """
-    compiled = compile_text(query, database)
-    moment = anchor_time(compiled, database, at)
-    seen = as_of(database, moment)
-    if seen is not database:
-        compiled = compile_text(query, seen)
+    compiled, seen, moment = compiled_at(query, database, at)
     learnt = what_is_learnt(model, compiled, seen)
     posed = pose(compiled, seen, moment, listed_keys(entities), learnt)
     _log.info("labels known by %s: %s", shown_time(moment), posed.counts.words())
@@ -112,6 +110,8 @@ def ask(model: RelationalModel, posed: Posed, config: AskConfig) -> Answers:
         value = predict(model, ask_all(sampler, sampler.ask(["test"], "rolling")))
         around = model.about["finetuned"]["around"]
         value = np.concatenate([value, *(value + off for off in around)], axis=1)
+        if task.task_type == "regression" and np.nanmin(task.rows("train").label) >= 0:
+            value = value.clip(min=0)  # as counts are
         return Answers(posed, config, value, 0, learnt.warnings, sampler)
     check_answers_others(model, posed.compiled)
     return _ask_examples(model, posed, config)
@@ -132,11 +132,20 @@ def _ask_examples(model: RelationalModel, posed: Posed, config: AskConfig) -> An
     about = {**model.about, "finetuned": {}} if learnt.warnings else model.about
     said = (*said, *seen_before(about, task), *schema_seen(about, asker.store), *found.warnings)
     value = found.predictions.value
-    if task.task_type == "regression":  # up to rounding, they are within what has been known
+    if isinstance(asker, ZeroShot) and task.task_type == "regression":
         label = task.rows("train").label
-        value = np.clip(value, np.nanmin(label), np.nanmax(label))
-    value = value if many is None else many.spread(value)
-    return Answers(posed, config, value, found.examples, said, asker)
+        value = np.clip(rounded(value, asker.unit("test")), np.nanmin(label), np.nanmax(label))
+    if many is None:
+        return Answers(posed, config, value, found.examples, said, asker)
+    return Answers(posed, config, many.spread(value), found.examples, said, asker, many.worth)
+
+
+def rounded(value: Floats, unit: tuple[float, float]) -> Floats:
+    """Numbers without what single precision makes of them, in units [n] about a center: 0 of 3e-7,
+    where they are about 20."""
+    largest = max(map(abs, unit))
+    digits = -int(np.ceil(np.log10(max(_PRECISE * largest, 1e-300))))
+    return np.asarray(np.round(value, digits) + 0.0)  # which has no -0
 
 
 def answer_frame(answers: Answers) -> pd.DataFrame:

@@ -74,8 +74,12 @@ class Explainer:
         context: int,
         seed: int,
         config: ExplainConfig,
+        worth: Sequence[float] = (),
     ) -> None:
         """
+        Args:
+            worth: see ``explain``.
+
         Raises:
             ValueError: if there is no example.
         """
@@ -94,7 +98,7 @@ class Explainer:
         with torch.no_grad(), evaluating(model):
             shown = [self._examine(laid, *one) for one in drawn]
         self.means = MeanStates.over([place for _, places in shown for place in places])
-        self.situation = Situation(model, laid, rows, tuple(one for one, _ in shown))
+        self.situation = Situation(model, laid, rows, tuple(one for one, _ in shown), tuple(worth))
 
     def _examine(
         self, laid: LaidTask, number: Ints, cutoff: Ints
@@ -288,9 +292,15 @@ def explain(
     seed: int,
     at: Ints,
     config: ExplainConfig = ExplainConfig(),
+    worth: Sequence[float] = (),
 ) -> tuple[Explanation, ...]:
     """Why the answers to rows ``at`` [n] of a split are what they are, as ``asker.ask`` gives them
-    from the same ``context`` and ``seed``; of a recommendation, why the best one is the best."""
+    from the same ``context`` and ``seed``; of a recommendation, why the best one is the best.
+
+    Args:
+        worth: by what the chances of classes [C] are weighed where the likeliest is chosen, as one
+            may stand for several; empty: by 1.
+    """
     if isinstance(asker, ZeroShotRecommendation):
         return explain_links(asker, split, regime, context, seed, at.tolist())
     if not context or not asker.known(split).size:
@@ -299,4 +309,4 @@ def explain(
         return tuple(
             Explanation(int(rows.entity[i]), int(rows.time[i]), nan, nan, "", (), note) for i in at
         )
-    return Explainer(asker, split, regime, context, seed, config).explain(at.tolist())
+    return Explainer(asker, split, regime, context, seed, config, worth).explain(at.tolist())

@@ -59,12 +59,13 @@ class Without:
 
 @dataclass(frozen=True, eq=False)
 class Situation:
-    """A task laid over its database, and the examples of each draw."""
+    """A task laid over its database, and the examples of each draw. worth: see ``explain``."""
 
     model: RelationalModel
     laid: LaidTask
     rows: SomeRows
     shown: tuple[Examined, ...]
+    worth: tuple[float, ...] = ()
 
     def choose(self, asked: Examined) -> Tensor:
         """[Q] the classes whose chances are looked at: the second of two that are no or yes, the
@@ -72,7 +73,8 @@ class Situation:
         if asked.classes <= 2 and not self.laid.task.names:
             return torch.full_like(asked.told[:, 0], float(asked.classes == 2)).long()
         logits = [self.model.in_context(shown.followed_by(asked)) for shown in self.shown]
-        return torch.stack([one.softmax(1) for one in logits]).mean(0).argmax(1)
+        chance = torch.stack([one.softmax(1) for one in logits]).mean(0)
+        return (chance * chance.new_tensor(self.worth or (1.0,))).argmax(1)
 
     def read(self, asked: Examined, chosen: Tensor) -> npt.NDArray[np.float64]:
         """[Q] chances of the chosen classes [Q], or means of numbers; averaged over draws."""

@@ -16,6 +16,7 @@ from rfm.data.task_rows import Ints
 from rfm.eval.explain_occlusion import MOST, Asked, Situation
 from rfm.eval.explain_rows import QUESTION, EdgePath, leads_to_labels
 from rfm.eval.explain_signals import OUTCOME, OUTCOMES
+from rfm.eval.many_classes import OTHERS
 from rfm.eval.zero_shot import ZeroShot
 
 _MINUTE = 2 / 1440  # days: what float32 may lose of a time
@@ -47,7 +48,7 @@ class Facts:
         apart = (asked.told - usual.mean(0)) / np.maximum(usual.std(0), 1e-6)
         task, now = situation.laid.task, int(asker.rows.time[asked.number])
         answer = "probability" if task.classes else "prediction"
-        answer += f" of {task.names[asked.chosen]!r}" if task.names else ""
+        answer += f" of {class_words(task.names[asked.chosen])}" if task.names else ""
         return cls(situation.laid, asked, now, apart, unit, answer)
 
     def latest(self, path: EdgePath, most: int) -> Ints:
@@ -72,6 +73,11 @@ def table_name(laid: LaidTask, table: int) -> str:
     """As the database has it; it has none of past labels, which are called outcomes."""
     labels = bool(laid.task.key) and table == len(laid.store.tables) - 1
     return OUTCOMES if labels else laid.store.tables[table].name
+
+
+def class_words(name: str) -> str:
+    """A class as it is called, but for those that stand for several."""
+    return "a rarer class" if name == OTHERS else repr(name)
 
 
 def column_name(laid: LaidTask, path: EdgePath, column: int) -> str:
@@ -217,7 +223,7 @@ def _of_outcomes(
         mean = _number(float(label.mean()) * unit + center, unit)
         return f"{last} {'averaged' if label.size > 1 else 'was'} {mean}", _compared(apart)
     value, count = np.unique(label, return_counts=True)
-    names = [repr(name) for name in task.names] if task.names else ["false", "true"]
+    names = [class_words(name) for name in task.names] if task.names else ["false", "true"]
     if value.size == 1:
         verb = {1: "was", 2: "were both"}.get(label.size, "were all")
         return f"{last} {verb} {names[int(value[0])]}", ""

@@ -42,7 +42,8 @@ def explain_answers(answers: Answers, at: Ints) -> list[dict[str, Any]]:
         whose = keys.of(task.entity_table, asked.entity.tolist())
         return [list(pair) for pair in zip(whose, times, strict=True)]
 
-    for one in explain(asker, "test", "rolling", config.context, config.seed, at):
+    worth = answers.worth
+    for one in explain(asker, "test", "rolling", config.context, config.seed, at, worth=worth):
         said = one.as_dict()
         said["entity"] = keys.of(task.entity_table, [one.entity])[0]
         if task.destination_table and one.chosen:

@@ -32,9 +32,18 @@ class Merged:
         """[n, C] probabilities of all classes, from those of the task [n, k + 1]: the others share
         theirs by how frequent they are."""
         out = np.zeros((len(value), self.frequency.size))
-        share = self.frequency[self.others] / self.frequency[self.others].sum()
-        out[:, self.alone], out[:, self.others] = value[:, :-1], value[:, -1:] * share
+        out[:, self.alone], out[:, self.others] = value[:, :-1], value[:, -1:] * self._share
         return out
+
+    @property
+    def worth(self) -> tuple[float, ...]:
+        """Of the task's classes [k + 1], what share of the chance the likeliest of them has."""
+        return (*(1.0 for _ in self.alone), float(self._share.max()))
+
+    @property
+    def _share(self) -> npt.NDArray[np.float64]:
+        rare = self.frequency[self.others]
+        return np.asarray(rare / rare.sum())
 
     def words(self) -> str:
         return (

@@ -18,7 +18,15 @@ import pandas as pd
 import pyarrow as pa
 
 from rfm.data.database import Database
-from rfm.data.query import CompiledQuery, Counts, Entities, Labels, entities, labels
+from rfm.data.query import (
+    CompiledQuery,
+    Counts,
+    Entities,
+    Labels,
+    compile_text,
+    entities,
+    labels,
+)
 from rfm.data.query.answers import count_entities
 from rfm.data.query.compiled import aggregates
 from rfm.data.schema import MAX_CATEGORIES, shown_time
@@ -170,26 +178,50 @@ def is_static(compiled: CompiledQuery) -> bool:
     return compiled.kind != "forecast"
 
 
-def anchor_time(compiled: CompiledQuery, database: Database, at: Any) -> int:
-    """An anchor time in unix seconds (times without a zone are UTC). Where none is given: the
-    latest time of the rows that the target aggregates, up to which it has been observed; of static
-    targets, of all rows.
+def compiled_at(query: str, database: Database, at: Any) -> tuple[CompiledQuery, Database, int]:
+    """A query, and its database, ``as_of`` its anchor time in unix seconds; see ``anchor_time``.
+    Where a time is given, no later row says what a column holds, and so if it can be asked for.
 
     Raises:
+        QueryError: for a query that cannot be read.
         ValueError: if it is no time.
     """
+    compiled = None if at is not None else compile_text(query, database)
+    moment = read_time(at) if compiled is None else anchor_time(compiled, database, None)
+    seen = as_of(database, moment)
+    if compiled is None or seen is not database:
+        compiled = compile_text(query, seen)
+    return compiled, seen, moment
+
+
+def read_time(at: Any) -> int:
+    """A time in unix seconds; times without a zone are UTC.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        if isinstance(at, str) and not re.match(r"\s*\d{4}-\d{2}", at):
+            raise ValueError(at)  # 01.02. is of January or of February
+        moment = pd.Timestamp(at)
+    except (ValueError, TypeError):
+        moment = pd.NaT
+    if moment is pd.NaT or not isinstance(at, str | date | np.datetime64):
+        raise ValueError(f"at={at!r}: wanted a time such as 2024-01-31 or '2024-01-31 12:00'")
+    if moment.tzinfo is not None:
+        moment = moment.tz_convert(None)
+    return int(moment.to_datetime64().astype("datetime64[s]").astype("int64"))
+
+
+def anchor_time(compiled: CompiledQuery, database: Database, at: Any) -> int:
+    """An anchor time in unix seconds. Where none is given: the latest time of the rows that the
+    target aggregates, up to which it has been observed; of static targets, of all rows.
+
+    Raises:
+        ValueError: see ``read_time``.
+    """
     if at is not None:
-        try:
-            if isinstance(at, str) and not re.match(r"\s*\d{4}-\d{2}", at):
-                raise ValueError(at)  # 01.02. is of January or of February
-            moment = pd.Timestamp(at)
-        except (ValueError, TypeError):
-            moment = pd.NaT
-        if moment is pd.NaT or not isinstance(at, str | date | np.datetime64):
-            raise ValueError(f"at={at!r}: wanted a time such as 2024-01-31 or '2024-01-31 12:00'")
-        if moment.tzinfo is not None:
-            moment = moment.tz_convert(None)
-        return int(moment.to_datetime64().astype("datetime64[s]").astype("int64"))
+        return read_time(at)
     last = [last for _, last in _spans(compiled, database).values()]
     return max(last, default=database.test_timestamp)
 

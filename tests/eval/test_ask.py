@@ -16,7 +16,7 @@ import pytest
 
 from rfm.data.database import Database, open_database
 from rfm.data.query import QueryError, compile_text
-from rfm.eval.ask import AskConfig
+from rfm.eval.ask import AskConfig, rounded
 from rfm.eval.posing import MOST_ANCHORS, anchor_time, past_labels
 from rfm.model import RelationalModel
 from tests.answering import (
@@ -84,6 +84,20 @@ def test_numbers_and_their_intervals(
     assert (frame.low < frame.high).any()
     assert "median" in frame.attrs["labels"]
     assert list(frame.attrs["balance"]) == ["lower quartile", "median", "upper quartile"]
+
+
+def test_numbers_show_no_rounding(
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
+) -> None:
+    """Nothing spent is 0, not what single precision makes of it."""
+    frame = ask(answering, asked_shop, SPEND.replace("30", "200"), asking)
+    assert frame.attrs["balance"]["median"] > 0
+    assert (frame.low == 0).any()
+    np.testing.assert_array_equal(rounded(np.array([3.6e-7, 19.9999994]), (20.0, 30.0)), [0, 20])
+    np.testing.assert_array_equal(rounded(np.array([3e-9, 1.0]), (0.0, 0.02)), [0, 1])
+    np.testing.assert_allclose(rounded(np.array([3.21e30]), (1e30, 1e29)), [3.21e30])
+    assert not np.signbit(rounded(np.array([-1e-7]), (20.0, 30.0))).any()
+    assert np.isfinite(rounded(np.array([1.0]), (0.0, 1e-318))).all()
 
 
 def test_classes(answering: RelationalModel, asked_shop: Database, asking: AskConfig) -> None:
@@ -338,7 +352,20 @@ def test_more_than_ten_classes(
     assert past.metrics["rows"] > 0
     with pytest.raises(ValueError, match="context=0: without examples at most 10 classes"):
         ask(answering, database, STATUS, replace(asking, context=0))
-    explained = answering.predict(
-        database, STATUS, at=AT, entities=[1], explain=True, config=asking
-    )
-    assert explained.explanation[0]["chosen"] in {*list(counted)[:9], "any other"}
+
+
+def test_the_class_that_is_predicted_of_many_is_explained(
+    answering: RelationalModel, task_shop: Path, tmp_path: Path, asking: AskConfig
+) -> None:
+    """Though the rare ones together, none of which is the answer, may be likelier."""
+    folder = write_many_steps(task_shop, tmp_path / "shop", 40)
+    database = open_database(folder, kinds={"orders": {"status": "category"}})
+    frame = answering.predict(database, STATUS, at=AT, explain=True, config=asking)
+    alone = list(frame.attrs["balance"])[:9]
+    chances = frame.filter(like="probability of ").rename(columns=lambda c: c[15:])
+    rare = chances.drop(columns=alone).sum(axis=1) > chances[alone].max(axis=1)
+    assert (rare & frame.prediction.isin(alone)).any()
+    for answer in frame.itertuples():
+        chosen = answer.prediction if answer.prediction in alone else "any other"
+        assert answer.explanation["chosen"] == chosen
+        assert not any("any other" in one["words"] for one in answer.explanation["signals"])

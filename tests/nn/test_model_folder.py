@@ -25,7 +25,9 @@ def test_a_folder_is_found_also_below_home(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("inside", ["model", "seed-0/model"])
 def test_of_a_run_the_model_is_named(inside: str, tmp_path: Path) -> None:
     model = write_model(tmp_path / inside)
-    with pytest.raises(ValueError, match=f"folder of a run, or within one, whose model is {model}$"):
+    with pytest.raises(
+        ValueError, match=f"folder of a run, or within one, whose model is {model}$"
+    ):
         find_model(tmp_path)
 
 

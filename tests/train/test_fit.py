@@ -57,6 +57,10 @@ def test_a_fitted_model_answers_by_its_head(
         np.testing.assert_allclose(some.prediction, [every.prediction[7]], atol=1e-4)
     if query == SPEND:
         assert (frame.low < frame.high).all()
+        tuned.about["finetuned"]["around"] = [-1e9, 1e9]
+        wide = tuned.predict(asked_shop, query, config=asking)
+        assert (wide.low == 0).all()  # nobody has ever spent less
+        assert (wide.high > 1e8).all()
 
 
 def test_other_queries_are_answered_from_examples(
