@@ -84,7 +84,7 @@ class PredictConfig:
 def run(config: PredictConfig) -> Mapping[str, Any]:
     """Predict, write and show."""
     quieten()
-    checkpoint, database, warnings = _check(config)
+    checkpoint, database = _check(config)
     _log.info("loading the model, and PyTorch, which takes some seconds")
     set_up_cpu()
     from rfm.eval.ask import answer_frame, ask_query
@@ -116,34 +116,25 @@ def run(config: PredictConfig) -> Mapping[str, Any]:
         "examples": answers.examples,
         "labelled": int(posed.counts.labelled.sum()),
         "balance": posed.counts.balance,
-        "warnings": [*warnings, *answers.warnings],
+        "warnings": list(answers.warnings),
     }
 
 
-def _check(config: PredictConfig) -> tuple[Path, Database, list[str]]:
-    """The checkpoint's folder, the database, opened, and warnings: what can be wrong with what was
-    typed is said before anything takes long."""
+def _check(config: PredictConfig) -> tuple[Path, Database]:
+    """The checkpoint's folder, and the database, opened: what can be wrong with what was typed is
+    said before anything takes long."""
     for key, path in (("out", config.out), ("report", config.report)):
         if path is not None:
             _check_writable(path, key)
     checkpoint = find_model(config.checkpoint)
     _log.info("opening the database")
     database = open_source(config.database, config.data.root, config.data.kinds)
-    from rfm.eval.posing import anchor_time, compiled_at, earlier_anchors, is_static
+    from rfm.eval.posing import compiled_at, earlier_anchors, is_static
 
-    compiled, _, at = compiled_at(config.query, database, config.at)
-    latest = anchor_time(compiled, database, None)
-    if is_static(compiled):
-        return checkpoint, database, []
-    earlier_anchors(compiled, database, at)
-    if at <= latest + compiled.timedelta:
-        return checkpoint, database, []
-    warning = (
-        f"at={config.at}: the latest that is known of what is asked is of {shown_time(latest)}; "
-        "what happened since and is not in the database counts as not having happened"
-    )
-    _log.warning("WARNING: %s", warning)
-    return checkpoint, database, [warning]
+    compiled, seen, at = compiled_at(config.query, database, config.at)
+    if not is_static(compiled):
+        earlier_anchors(compiled, seen, at)
+    return checkpoint, database
 
 
 def _check_writable(path: Path, key: str) -> None:

@@ -14,7 +14,7 @@ import yaml
 from rfm.data.database import Database, open_database
 from rfm.data.query import compile_text
 from rfm.eval.ask import AskConfig
-from rfm.eval.posing import anchor_time, as_of, pose
+from rfm.eval.posing import anchor_time, as_of, earlier_anchors, pose, read_time
 from rfm.model import RelationalModel
 from tests.answering import BUYS, CITY, QUERIES, write_many_steps
 from tests.noise import replace_rows_after
@@ -115,6 +115,24 @@ def test_the_future_changes_no_explanation_and_no_backtest(
         answering.evaluate(d, QUERIES[name], at=at, anchors=2, config=asking) for d in (shop, noise)
     ]
     pd.testing.assert_frame_equal(past[0].frame, past[1].frame)
+
+
+def test_what_is_observed_later_changes_no_anchor(task_shop: Path, tmp_path: Path) -> None:
+    """Anchors end with the last row by then, not with the last one that there is."""
+    shutil.copytree(task_shop, tmp_path / "shop")
+    path = tmp_path / "shop" / "db" / "orders.parquet"
+    orders = pd.read_parquet(path)
+    orders[orders["at"] < "2020-03-01"].to_parquet(path, index=False)
+    part = open_database(tmp_path / "shop")
+    quiet = tmp_path / "quiet"
+    shutil.copytree(task_shop, quiet)
+    orders = orders[(orders["at"] < "2020-03-01") | (orders["at"] >= "2020-10-01")]
+    orders.to_parquet(quiet / "db" / "orders.parquet", index=False)
+    resumed, at = open_database(quiet), read_time("2020-09-30")
+    assert resumed.spans["orders"][1] > at > part.spans["orders"][1]
+    found = [earlier_anchors(compile_text(BUYS, d), d, at) for d in (resumed, part)]
+    assert found[0].tolist() == found[1].tolist()
+    assert found[0].max() < part.spans["orders"][1]
 
 
 @pytest.mark.parametrize("name", QUERIES)

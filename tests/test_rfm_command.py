@@ -201,7 +201,7 @@ def test_a_time_long_after_what_is_known_is_warned_of(
     out = tmp_path / "answers.csv"
     asked = [f"checkpoint={checkpoint}", f"database={task_shop}", f"out={out}", *SMALL]
     said = run(capsys, "predict", BUYS, *asked, "at=2040-01-01", "entities=[3]")
-    assert "at=2040-01-01: the latest that is known" in said["warnings"][0]
+    assert "the latest that is known by 2040-01-01 of what is asked is" in said["warnings"][0]
     later = pd.Timestamp(run(capsys, "predict", BUYS, *asked, "entities=[3]")["anchor_time"])
     near = f"at={later + pd.Timedelta(days=1)}"
     assert not run(capsys, "predict", BUYS, *asked, near, "entities=[3]")["warnings"]

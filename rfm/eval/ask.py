@@ -20,7 +20,7 @@ from rfm.eval.ask_config import AskConfig as AskConfig
 from rfm.eval.asking import open_tuned, schema_seen, seen_before
 from rfm.eval.fitted import check_answers_others, what_is_learnt
 from rfm.eval.many_classes import check_examples_wanted, merged
-from rfm.eval.posing import Posed, compiled_at, pose
+from rfm.eval.posing import Posed, check_observed, compiled_at, pose
 from rfm.eval.predict import ask_all, predict
 from rfm.eval.predictions import ANCHOR, HIGH, LABEL, LOW, PREDICTION, PROBABILITY
 from rfm.eval.zero_shot import (
@@ -75,6 +75,8 @@ def ask_query(
     for key, why in posed.left_out.items():
         _log.warning("%r %s: left out", key, why)
     answers = ask(model, posed, config)
+    said = (*check_observed(compiled, seen, moment), *answers.warnings)
+    answers = replace(answers, warnings=said)
     for warning in answers.warnings:
         _log.warning("WARNING: %s", warning)
     return answers

@@ -232,6 +232,31 @@ def _spans(compiled: CompiledQuery, database: Database) -> dict[str, tuple[int, 
     return {n: span for n, span in database.spans.items() if n in asked} or database.spans
 
 
+def observed_until(compiled: CompiledQuery, database: Database, at: int) -> int:
+    """The latest time by ``at`` of the rows that a target aggregates, unix seconds; ``at`` where
+    there are none. What happened later was not observed, and did not fail to happen."""
+    found = []
+    for name, (first, last) in _spans(compiled, database).items():
+        if first <= at < last:
+            times = database.times(name)
+            last = int(times[times <= at].max())
+        if first <= at:
+            found.append(last)
+    return max(found, default=at)
+
+
+def check_observed(compiled: CompiledQuery, database: Database, at: int) -> tuple[str, ...]:
+    """What a reader must know of an anchor time long after what has been observed."""
+    last = observed_until(compiled, database, at)
+    if is_static(compiled) or at <= last + compiled.timedelta:
+        return ()
+    return (
+        f"the latest that is known by {shown_time(at)} of what is asked is of {shown_time(last)}: "
+        "nobody knows what has happened since, and answers are as if nothing had; ask as of that "
+        "time (at=)",
+    )
+
+
 def past_labels(
     compiled: CompiledQuery, database: Database, at: int, learnt: Learnt = NOTHING_LEARNT
 ) -> Labels:
@@ -252,22 +277,24 @@ def past_labels(
 
 def earlier_anchors(compiled: CompiledQuery, database: Database, at: int) -> Ints:
     """All anchor times whose labels are known by ``at``, latest first. There are none from before
-    the tables that are asked about begin: that they hold nothing then says nothing.
+    the tables that are asked about begin, nor from after their last row by then: that they hold
+    nothing then says nothing.
 
     Raises:
-        ValueError: if there is none since their first row.
+        ValueError: if there is none between.
     """
     step = max(compiled.timedelta, 1)
     spans = _spans(compiled, database)
     first = min((first for first, _ in spans.values()), default=database.first_time)
+    skipped = (at - observed_until(compiled, database, at)) // step
     count = (at - first) // step
-    if count < 1:
+    if count <= skipped:
         raise ValueError(
             f"no label is known by {shown_time(at)}: the first row of {' and '.join(spans)} is of "
             f"{shown_time(first)}, and labels are known {step / 86_400:g} days after they are "
             "asked for; ask at a later time (at=), or about a shorter window"
         )
-    return at - step * np.arange(1, count + 1, dtype=np.int64)
+    return at - step * np.arange(skipped + 1, count + 1, dtype=np.int64)
 
 
 def _why(asked: Entities) -> str:

@@ -317,6 +317,23 @@ def test_nothing_is_an_example_from_before_the_table_begins(
     assert past.time.min() >= database.spans["orders"][0]
 
 
+def test_nothing_is_an_example_from_after_what_is_known(
+    answering: RelationalModel, asked_shop: Database, asking: AskConfig
+) -> None:
+    """That nobody orders in years of which there are no rows says nothing."""
+    compiled = compile_text(BUYS, asked_shop)
+    last = asked_shop.spans["orders"][1]
+    at = last + 1_000 * 86_400
+    past = past_labels(compiled, asked_shop, at)
+    assert past.time.max() < last <= past.time.max() + compiled.timedelta
+    later = pd.Timestamp(at, unit="s")
+    frame = answering.predict(asked_shop, BUYS, at=later, entities=[3], config=asking)
+    assert "nobody knows what has happened since" in frame.attrs["warnings"][0]
+    near = later - pd.Timedelta(days=999)
+    frame = answering.predict(asked_shop, BUYS, at=near, entities=[3], config=asking)
+    assert not frame.attrs["warnings"]
+
+
 def test_the_class_that_is_predicted_is_explained(
     answering: RelationalModel, task_shop: Path, tmp_path: Path, asking: AskConfig
 ) -> None:
