@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import shlex
 
+import numpy as np
+
 from rfm.data.database import Database, Table
 
 _DAY = 86_400
-_WINDOWS = ((300, "30, days"), (70, "7, days"), (10, "1, days"), (0, "1, hours"))
+# days that a table spans, from which a window is thought of, and the window in seconds
+_WINDOWS = (
+    (300, "30, days", 30 * _DAY),
+    (70, "7, days", 7 * _DAY),
+    (10, "1, days", _DAY),
+    (0, "1, hours", 3600),
+)
+_BOTH = (0.05, 0.95)  # share of "yes" at which there are both answers
 _MODEL = "runs/first/model"
 
 
@@ -15,27 +24,42 @@ def first_question(database: Database) -> str:
     """Which rows of a table others will soon point at, as a query; empty where no table with times
     points at one with a primary key.
 
-    The most rows that happen are asked about, and rather of things than of what happens itself.
+    The most rows that happen are asked about, and rather of things than of what happens itself; but
+    of all questions one that lately had both answers, if there is any.
     """
     links = [
-        (child, database.tables[parent])
+        (child, column, database.tables[parent])
         for child in database.tables.values()
-        for parent in child.foreign_keys.values()
-        if child.time_column is not None and parent != child.name
+        for column, parent in child.foreign_keys.items()
+        if child.time_column is not None and parent != child.name and child.num_rows
     ]
-    links = [(child, parent) for child, parent in links if parent.primary_key is not None]
+    links = [link for link in links if link[2].primary_key is not None]
+    links.sort(key=lambda link: (link[2].time_column is None, link[0].num_rows), reverse=True)
+    for child, column, parent in links:
+        for window, seconds in _windows(database, child):
+            if _BOTH[0] <= _share(database, child, column, parent, seconds) <= _BOTH[1]:
+                return _ask(child, parent, window)
     if not links:
         return ""
-    child, parent = max(links, key=lambda link: (link[1].time_column is None, link[0].num_rows))
-    return _ask(database, child, parent)
+    child, _, parent = links[0]
+    return _ask(child, parent, _windows(database, child)[0][0])
 
 
-def _ask(database: Database, child: Table, parent: Table) -> str:
+def _windows(database: Database, child: Table) -> list[tuple[str, int]]:
+    first, last = database.spans[child.name]
+    return [(w, seconds) for least, w, seconds in _WINDOWS if (last - first) // _DAY >= least]
+
+
+def _share(database: Database, child: Table, column: str, parent: Table, seconds: int) -> float:
+    """Of the parent's rows, those that rows of the last window point at."""
+    times = database.times(child.name)
+    pointed = database.parents(child.name, column)[times > times.max() - seconds]
+    return np.unique(pointed[pointed >= 0]).size / max(parent.num_rows, 1)
+
+
+def _ask(child: Table, parent: Table, window: str) -> str:
     from rfm.data.query.names import quoted  # slow import
 
-    times = database.times(child.name)
-    days = int(times.max() - times.min()) // _DAY
-    window = next(text for least, text in _WINDOWS if days >= least)
     key = f"{quoted(parent.name)}.{quoted(str(parent.primary_key))}"
     return f"PREDICT COUNT({quoted(child.name)}.*, 0, {window}) > 0 FOR EACH {key}"
 

@@ -48,6 +48,26 @@ def test_it_asks_about_things_in_windows_that_fit(days: int, window: str, tmp_pa
     compile_text(asked, database)
 
 
+def test_it_has_both_answers_where_any_has(tmp_path: Path) -> None:
+    """Every product is sold in every window, of customers some buy."""
+    days = pd.to_datetime("2020-01-01") + pd.to_timedelta(range(400), unit="D")
+    tables = {
+        "products": pd.DataFrame({"id": range(2)}),
+        "customers": pd.DataFrame({"id": range(50)}),
+        "lines": pd.DataFrame({"product": [i % 2 for i in range(800)], "at": days.repeat(2)}),
+        "orders": pd.DataFrame({"customer": [i % 50 for i in range(400)], "at": days}),
+    }
+    keys = {
+        "products": {"pkey": "id"},
+        "customers": {"pkey": "id"},
+        "lines": {"time_col": "at", "fkeys": {"product": "products"}},
+        "orders": {"time_col": "at", "fkeys": {"customer": "customers"}},
+    }
+    folder = write_folder(tmp_path / "shop", tables, keys, "2020-06-01", "2020-09-01")
+    asked = "PREDICT COUNT(orders.*, 0, 30, days) > 0 FOR EACH customers.id"
+    assert first_question(open_database(folder)) == asked
+
+
 def test_names_are_quoted_for_the_language_and_for_the_shell(tmp_path: Path) -> None:
     database = shop(tmp_path / "Ann's shop", 1000, 'the "orders"')
     command = next_steps(database).splitlines()[-1]

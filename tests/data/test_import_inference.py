@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +290,12 @@ def test_every_decision_has_a_reason(tmp_path: Path) -> None:
         assert table.key_reason
         assert table.time.reason
         assert all(link.reason.startswith("inferred: ") for link in table.links)
+
+
+def test_estimated_counts_are_said_to_be(tmp_path: Path) -> None:
+    """Of fractions the first rows tell; a boolean has two values, however many rows."""
+    some = [None, *([True, False] * 299), None]
+    users = {"id": np.arange(600), "vip": some, "weight": among(np.arange(80) / 7, 600)}
+    done = infer(tmp_path, {"users": users})
+    assert re.search(r"vip: boolean \(.*\), about 2 values, 2 nulls", done.plan_text), done.plan_text
+    assert re.search(r"weight: real \(.*\), about 80 values", done.plan_text), done.plan_text

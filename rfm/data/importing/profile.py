@@ -136,7 +136,9 @@ class Facts:
             if fit < n:
                 holds, *_ = self.holds(staged.path, at, head.kind, sort)
         if distinct is None:
-            distinct = 1 if low == high and n else head.share * int(n)
+            same = low == high and low is not None
+            distinct = 1 if same else round(head.share * int(n))
+            distinct = min(distinct, 2) if sort == "boolean" else distinct
         unique = at in staged.rising
         if not unique and sort in ("integer", "text") and not nulls and staged.rows:
             almost = int(distinct) >= _ALMOST * staged.rows and int(longest or 0) <= _LONGEST_KEY

@@ -135,8 +135,9 @@ def _table_lines(table: TablePlan) -> list[str]:
         facts, source = table.facts.columns[column], sources[column]
         shown = table.kinds.get(column) or facts.sort
         note = f", {source.note}" if source.note else ""
+        about = "" if facts.unique or facts.distinct < 2 else "about "
         lines.append(
-            f"{name}: {shown} ({source.declared}{note}), {facts.distinct:,} values, "
+            f"{name}: {shown} ({source.declared}{note}), {about}{facts.distinct:,} values, "
             f"{facts.nulls:,} nulls"
         )
     return lines + list(table.notes)
