@@ -25,6 +25,7 @@ from rfm.files import alone, content_hash, publish
 from rfm.nn.model import RelationalModel
 from rfm.train.finetuner import TuneConfig, decide_parts, head_config
 from rfm.train.optim import OptimConfig
+from rfm.train.process import without_advice
 from rfm.train.trainer import TrainerConfig, decided, loader_workers, uses_gpu
 from rfm.train.tuned import describe_tuning
 from rfm.train.tuning import Run, Tuned, tune, tuning_optim
@@ -70,7 +71,8 @@ def fit(
     tuning, trainer = replace(config.tune, parts=parts), decided(config.trainer)
     workers = loader_workers(-1, trainer)
     run = Run(config.regime, parts, tuning, config.optim, trainer, workers, config.seed)
-    tuned = tune(own, sampler, run, [])
+    with without_advice():
+        tuned = tune(own, sampler, run, [])
     own.about["finetuned"] = {
         **describe_tuning(sampler, run, tuned, "given"),
         "query": compiled.text,

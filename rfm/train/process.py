@@ -7,29 +7,51 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rfm.config import is_first_process
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_LIGHTNING = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+_ADVICE = (
+    ".*does not have many workers.*",
+    ".*You're using the WeightAveraging callback with a model that overrides.*",
+    ".*`LeafSpec` is deprecated.*",
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*The number of training batches.*",
+    ".*srun.*command is available.*",
+    ".*module.s. in eval mode at the start of training.*",  # a frozen row encoder
+    ".*It is recommended to use .self.log.*sync_dist=True.*",  # rank 0 holds the sums of all
+    ".*You have overridden `transfer_batch_to_device` in `LightningModule`.*",
+)
 
 
 def quieten() -> None:
     """Our lines and real warnings only: no tips, no advice that does not apply."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("rfm").setLevel(logging.INFO if is_first_process() else logging.WARNING)
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for advice in (
-        ".*does not have many workers.*",
-        ".*You're using the WeightAveraging callback with a model that overrides.*",
-        ".*`LeafSpec` is deprecated.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*The number of training batches.*",
-        ".*srun.*command is available.*",
-        ".*module.s. in eval mode at the start of training.*",  # a frozen row encoder
-        ".*It is recommended to use .self.log.*sync_dist=True.*",  # rank 0 holds the sums of all
-        ".*You have overridden `transfer_batch_to_device` in `LightningModule`.*",
-    ):
+    _ignore_advice()
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """As ``quieten``, for a while, in a process that is not ours: what it says itself stays."""
+    levels = {name: logging.getLogger(name).level for name in _LIGHTNING}
+    with warnings.catch_warnings():
+        _ignore_advice()
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+
+
+def _ignore_advice() -> None:
+    for name in _LIGHTNING:
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logger.level, logging.WARNING))
+    for advice in _ADVICE:
         warnings.filterwarnings("ignore", advice)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +21,7 @@ from rfm.model import RelationalModel
 from rfm.train.finetuner import TuneConfig
 from rfm.train.fit import FitConfig, split_for
 from rfm.train.optim import OptimConfig
+from rfm.train.tuning import Tuned, tune
 from tests.answering import BUYS, NEXT, SPEND, STATUS
 
 pytestmark = pytest.mark.usefixtures("no_trace")
@@ -194,6 +198,34 @@ def test_lists_of_labels_are_refused(
     )
     with pytest.raises(ValueError, match="CLASSIFY asks for lists of labels"):
         answering.fit(asked_shop, query, config=FIT, ask=asking)
+
+
+def test_nothing_is_said_that_helps_nobody(
+    answering: RelationalModel,
+    asked_shop: Database,
+    asking: AskConfig,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Lightning's tips and advice; a real warning is heard, and what the process says itself."""
+    lightning = logging.getLogger("lightning.pytorch")
+    monkeypatch.setattr(lightning, "propagate", True)
+    caplog.set_level(logging.INFO, "lightning.pytorch")
+    caplog.set_level(logging.INFO, "lightning.pytorch.utilities.rank_zero")
+
+    def warned(*args: Any) -> Tuned:
+        warnings.warn("the loss is not finite", stacklevel=1)
+        return tune(*args)
+
+    monkeypatch.setattr("rfm.train.fit.tune", warned)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        answering.fit(asked_shop, BUYS, config=FIT, ask=asking)
+        filters = list(warnings.filters)
+    assert [str(warning.message) for warning in heard] == ["the loss is not finite"]
+    assert [r.message for r in caplog.records if r.name.startswith("lightning")] == []
+    assert lightning.level == logging.INFO
+    assert not any(kind == "ignore" and "workers" in str(said) for kind, said, *_ in filters)
 
 
 def test_too_few_labels(
