@@ -111,9 +111,10 @@ def check_single(compiled: CompiledQuery) -> None:
         ValueError: if the answers would be lists of labels.
     """
     if compiled.task_type == "multilabel_classification":
+        asking = "CLASSIFY" if compiled.bound.query.ranking else "LIST_DISTINCT of no foreign key"
         raise ValueError(
-            "CLASSIFY asks for lists of labels, which are not answered: ask about one of them at a "
-            "time (COUNT(... WHERE ... = 'x', 0, 30, days) > 0), or RANK TOP k of a foreign key"
+            f"{asking} asks for lists of labels, which are not answered: ask about one of them at "
+            "a time (COUNT(... WHERE ... = 'x', 0, 30, days) > 0), or RANK TOP k of a foreign key"
         )
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from rfm.data.database import Database, open_database
-from rfm.data.query import compile_text
+from rfm.data.query import QueryError, compile_text
 from rfm.data.questions import QuestionConfig
 from rfm.eval.ask import AskConfig
 from rfm.model import RelationalModel
@@ -190,7 +190,10 @@ def test_more_than_ten_classes_are_learnt(
 
 
 def test_lists_of_labels_are_refused(
-    answering: RelationalModel, asked_shop: Database, asking: AskConfig
+    answering: RelationalModel,
+    asked_shop: Database,
+    asking: AskConfig,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     query = (
         "PREDICT LIST_DISTINCT(orders.status VIA orders.customer, 0, 30, days) CLASSIFY "
@@ -198,6 +201,12 @@ def test_lists_of_labels_are_refused(
     )
     with pytest.raises(ValueError, match="CLASSIFY asks for lists of labels"):
         answering.fit(asked_shop, query, config=FIT, ask=asking)
+    unranked = query.replace("CLASSIFY ", "")
+    with pytest.raises(ValueError, match=r"^LIST_DISTINCT of no foreign key asks for lists of"):
+        answering.fit(asked_shop, unranked, config=FIT, ask=asking)
+    monkeypatch.setattr("rfm.data.query.compiled.MOST_CLASSES", 1)
+    with pytest.raises(QueryError, match="LIST_DISTINCT of no foreign key is for 2 to "):
+        compile_text(unranked, asked_shop)
 
 
 def test_nothing_is_said_that_helps_nobody(

@@ -253,7 +253,8 @@ def _unclassed(cell: Cell, database: Database) -> str:
     if seen.nulls == seen.rows:
         return (
             f"no value of {column} is known up to the validation timestamp, so there are no "
-            f"classes to predict ({seen.rows} rows by then); set val_timestamp later"
+            f"classes to predict ({seen.rows} rows by then); ask at a later time (at=), or set "
+            "val_timestamp later"
         )
     return (
         f"{column} is free text, it has too many values to predict one of them ({seen.distinct} "
@@ -286,8 +287,9 @@ def _classes(bound: BoundQuery, database: Database) -> tuple[str, ...]:
     if not 2 <= len(values) <= MOST_CLASSES:
         many = f"more than {MOST_CLASSES}" if len(values) > MOST_CLASSES else f"{len(values)}"
         hint = "; write RANK TOP 10" if target.key_of else ""
+        asking = "CLASSIFY" if bound.query.ranking else "LIST_DISTINCT of no foreign key"
         raise QueryError(
-            f"CLASSIFY is for 2 to {MOST_CLASSES} values, {cell.table}.{cell.column} has {many} "
+            f"{asking} is for 2 to {MOST_CLASSES} values, {cell.table}.{cell.column} has {many} "
             f"up to the validation timestamp{hint}",
             bound.query.text,
             cell.span,

@@ -334,7 +334,11 @@ def test_a_category_without_known_values_is_said(tmp_path: Path) -> None:
     late = frames["outcomes"].published > VAL
     frames["outcomes"]["result"] = frames["outcomes"].result.where(late)
     text = "PREDICT outcomes.result FOR EACH studies.study_id"
-    with pytest.raises(QueryError, match=r"no value of outcomes\.result is known .*later"):
+    said = (
+        r"no value of outcomes\.result is known .*; "
+        r"ask at a later time \(at=\), or set val_timestamp later"
+    )
+    with pytest.raises(QueryError, match=said):
         compile_text(text, _open(tmp_path, frames))
     before = write_folder(tmp_path / "before", _studies(), _KEYS, "2018-01-01", TEST)
     with pytest.raises(QueryError, match=r"up to the validation timestamp.*\(0 rows by then\)"):
