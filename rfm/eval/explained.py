@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,43 +33,51 @@ def explain_answers(answers: Answers, at: Ints) -> list[dict[str, Any]]:
             "answers of a fine-tuned head are not explained, those from examples are: ask the "
             "checkpoint that it was fine-tuned from"
         )
-    keys, found = _Keys(task.database), list[dict[str, Any]]()
+    explained = explain(
+        asker, "test", "rolling", config.context, config.seed, at, worth=answers.worth
+    )
+    own = None if isinstance(asker, ZeroShotRecommendation) else asker.rows
+    named = defaultdict[str, set[int]](set)  # rows by table
+    for one in explained:
+        named[task.entity_table].add(one.entity)
+        if task.destination_table and one.chosen:
+            named[task.destination_table].add(int(one.chosen))
+        for signal in one.signals:
+            if signal.table == OUTCOMES and own is not None:
+                named[task.entity_table].update(
+                    own.take(np.array(signal.rows, np.int64)).entity.tolist()
+                )
+            else:
+                named[signal.table].update(signal.rows)
+    keys = {table: _keys(task.database, table, sorted(rows)) for table, rows in named.items()}
 
-    def named(table: str, rows: Sequence[int]) -> list[Any]:
-        if table != OUTCOMES or isinstance(asker, ZeroShotRecommendation):
-            return keys.of(table, rows)
-        asked = asker.rows.take(np.asarray(rows, dtype=np.int64))
+    def told(table: str, rows: Sequence[int]) -> list[Any]:
+        if table != OUTCOMES or own is None:
+            return [keys[table][row] for row in rows]
+        asked = own.take(np.asarray(rows, dtype=np.int64))
         times = [shown_time(time) for time in asked.time.tolist()]
-        whose = keys.of(task.entity_table, asked.entity.tolist())
+        whose = told(task.entity_table, asked.entity.tolist())
         return [list(pair) for pair in zip(whose, times, strict=True)]
 
-    worth = answers.worth
-    for one in explain(asker, "test", "rolling", config.context, config.seed, at, worth=worth):
+    found = list[dict[str, Any]]()
+    for one in explained:
         said = one.as_dict()
-        said["entity"] = keys.of(task.entity_table, [one.entity])[0]
+        said["entity"] = keys[task.entity_table][one.entity]
         if task.destination_table and one.chosen:
-            said["chosen"] = keys.of(task.destination_table, [int(one.chosen)])[0]
+            said["chosen"] = keys[task.destination_table][int(one.chosen)]
         said["signals"] = [
-            {**signal, "rows": named(signal["table"], signal["rows"])} for signal in said["signals"]
+            {**signal, "rows": told(signal["table"], signal["rows"])} for signal in said["signals"]
         ]
         found.append(said)
     return found
 
 
-class _Keys:
-    """Original keys of rows, each table's read once."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.tables: dict[str, list[Any]] = {}
-
-    def of(self, table: str, rows: Sequence[int]) -> list[Any]:
-        if table not in self.database.tables:
-            return list(rows)
-        if table not in self.tables:
-            every = np.arange(self.database.tables[table].num_rows)
-            self.tables[table] = keys_of_rows(self.database, table, every)
-        return [_spelled(self.tables[table][row]) for row in rows]
+def _keys(database: Database, table: str, rows: Sequence[int]) -> dict[int, Any]:
+    """Original key of each row; of what is no table of the database its number."""
+    if table not in database.tables:
+        return {row: row for row in rows}
+    keys = keys_of_rows(database, table, rows)
+    return {row: _spelled(key) for row, key in zip(rows, keys, strict=True)}
 
 
 def _spelled(key: Any) -> Any:

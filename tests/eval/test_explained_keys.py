@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
+import pytest
+from numpy.typing import ArrayLike
 
 from rfm.data.database import Database
 from rfm.eval.ask import AskConfig
 from rfm.model import RelationalModel
-from tests.answering import BUYS
+from tests.answering import BUYS, NEXT
 
 AT = "2020-10-01"
 
@@ -31,3 +36,36 @@ def test_past_outcomes_are_told_by_whose_they_are_and_when_they_were_asked_for(
                 own += 1
     assert own > 3
     assert outcomes > 20
+
+
+@pytest.mark.parametrize("query", [BUYS, NEXT], ids=["buys", "next"])
+def test_keys_of_named_rows_alone_are_read_and_of_each_table_once(
+    answering: RelationalModel,
+    asked_shop: Database,
+    asking: AskConfig,
+    query: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = list[tuple[str, list[int]]]()
+
+    def spied(database: Database, table: str, rows: ArrayLike) -> list[Any]:
+        read.append((table, np.asarray(rows).tolist()))
+        return [f"{table} {row}" for row in np.asarray(rows).tolist()]
+
+    monkeypatch.setattr("rfm.eval.explained.keys_of_rows", spied)
+    frame = answering.predict(
+        asked_shop, query, at=AT, entities=[7, 3], explain=True, config=asking
+    )
+    tables = [table for table, _ in read]
+    assert sorted(set(tables)) == sorted(tables)
+    said = dict[str, set[str]]()
+    for one in frame.explanation:
+        said.setdefault("customers", set()).add(one["entity"])
+        if query == NEXT:
+            said.setdefault("products", set()).add(one["chosen"])
+        for signal in one["signals"]:
+            if signal["table"] == "past outcomes":
+                said["customers"] |= {row[0] for row in signal["rows"] if query == BUYS}
+            else:
+                said.setdefault(signal["table"], set()).update(signal["rows"])
+    assert {t: {f"{t} {row}" for row in rows} for t, rows in read} == said
