@@ -297,5 +297,6 @@ def test_estimated_counts_are_said_to_be(tmp_path: Path) -> None:
     some = [None, *([True, False] * 299), None]
     users = {"id": np.arange(600), "vip": some, "weight": among(np.arange(80) / 7, 600)}
     done = infer(tmp_path, {"users": users})
-    assert re.search(r"vip: boolean \(.*\), about 2 values, 2 nulls", done.plan_text), done.plan_text
-    assert re.search(r"weight: real \(.*\), about 80 values", done.plan_text), done.plan_text
+    said = done.plan_text
+    assert re.search(r"vip: boolean \(.*\), about 2 values, 2 nulls", said), said
+    assert re.search(r"weight: real \(.*\), about 80 values", said), said
