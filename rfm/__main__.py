@@ -30,7 +30,7 @@ def _import() -> tuple[type[Any], Run, str | None]:
 
     def run(config: import_sql.ImportCommand) -> Mapping[str, Any]:
         done = import_sql.import_command(config)
-        if done["out"] is not None:
+        if config.out is not None and not config.dry_run:
             print(f"\n{next_steps(open_database(config.out.expanduser()))}")
         return done
 

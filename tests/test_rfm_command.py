@@ -58,8 +58,12 @@ def test_from_files_to_predictions(
 ) -> None:
     monkeypatch.setenv("RFM_CACHE", str(tmp_path / "cache"))
     folder, out, page = tmp_path / "shop", tmp_path / "answers.parquet", tmp_path / "page.html"
-    shown = run(capsys, "import", str(csv_shop), f"out={folder}", "--dry-run")
+    shown = run(capsys, "import", str(csv_shop), "--dry-run")
     assert shown["out"] is None
+    assert shown["tables"] == 5
+    with pytest.raises(SystemExit):
+        main(["import", str(csv_shop)])
+    assert "out: required; give the folder to write" in capsys.readouterr().err
     assert not folder.exists()
     done = run(capsys, "import", str(csv_shop), f"out={folder}")
     assert done["out"] == str(folder)

@@ -118,7 +118,7 @@ def import_database(source: str, out: Path, options: ImportConfig) -> Import:
     said = read_import_overrides(options.overrides)
     if options.dry_run:
         with tempfile.TemporaryDirectory(prefix="rfm-import-") as temporary:
-            return _dry_run(source, out, options, said, given, Path(temporary), began)
+            return _dry_run(source, options, said, given, Path(temporary), began)
     check_out(out, options.overwrite, source)
     with replacing(out, options.overwrite, source) as folder:
         work = folder / _WORK
@@ -144,7 +144,6 @@ def import_database(source: str, out: Path, options: ImportConfig) -> Import:
 
 def _dry_run(
     source: str,
-    out: Path,
     options: ImportConfig,
     said: Mapping[str, TableOverride],
     given: tuple[str, str] | None,
@@ -165,7 +164,7 @@ def _dry_run(
     size = sum(t.path.stat().st_size for t in read.tables.values()) * share
     lines = [
         plan_text(plan, read.counts, splits, read.left_out, warnings),
-        f"import to {out}: about {estimate:.0f} s (from {looked:,} rows that were read in "
+        f"an import: about {estimate:.0f} s (from {looked:,} rows that were read in "
         f"{read.seconds:.1f} s), at most about {options.memory + _BASE_MEGABYTES} MB of memory and "
         f"{2.5 * size / 1e6:,.0f} MB of disk",
     ]
@@ -305,13 +304,15 @@ def _draw(folder: Path) -> None:
 @dataclass(frozen=True, kw_only=True)
 class ImportCommand(ImportConfig):
     source: str = setting(help="a database URL, a .duckdb or .sqlite file, or a folder of files")
-    out: Path = setting(help="the folder to write")
+    out: Path | None = setting(None, help="the folder to write; a dry run needs none")
 
 
 def import_command(config: ImportCommand) -> Mapping[str, Any]:
     """What the command does: import, show every decision, and say in numbers what it came to."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    done = import_database(config.source, config.out, replace(config))
+    if config.out is None and not config.dry_run:
+        raise ValueError("out: required; give the folder to write, out=shop, or dry_run=true")
+    done = import_database(config.source, config.out or Path(), replace(config))
     print(done.plan_text)
     return {
         "out": None if done.database is None else str(done.database.folder),
