@@ -366,3 +366,25 @@ def test_what_sells_can_be_asked_of_northwind(tmp_path: Path, real_data: Path) -
         part.database.val_timestamp,
         part.database.test_timestamp,
     )
+
+
+def test_unix_seconds_are_times_where_the_user_says_so(tmp_path: Path) -> None:
+    """Whatever the column is called; a 0 among them is no time, and must be null."""
+    made = """
+    CREATE TABLE logs (id INTEGER PRIMARY KEY, noted INTEGER);
+    CREATE TABLE lines (log_id INTEGER NOT NULL REFERENCES logs, n INTEGER);
+    """
+    rows: dict[str, list[tuple[Any, ...]]] = {
+        "logs": [(i + 1, 1_600_000_000 + 86_400 * i) for i in range(20)],
+        "lines": [(i % 20 + 1, i) for i in range(40)],
+    }
+    assert imported(tmp_path / "a", made, rows).plan.tables["logs"].time_name == ""
+    done = imported(tmp_path / "b", made, rows, {"logs": {"time_col": "noted"}})
+    assert done.database is not None
+    assert done.database.times("logs").tolist() == [at for _, at in rows["logs"]]
+    done = imported(tmp_path / "c", made, rows, {"lines": {"time_col": "log_id.noted"}})
+    assert done.database is not None
+    assert sorted(done.database.times("lines")) == sorted([at for _, at in rows["logs"]] * 2)
+    rows["logs"][3] = (4, 0)
+    with pytest.raises(ValueError, match="its numbers reach from 0 to 1601641600; wanted"):
+        imported(tmp_path / "d", made, rows, {"logs": {"time_col": "noted"}})

@@ -229,8 +229,8 @@ def _said(plan: TablePlan, text: str) -> tuple[Link, str]:
 
 
 def _parent_column(parent: TablePlan, link: Link, column: str, where: str) -> ParentTime:
-    facts = parent.facts.columns.get(column)
-    form = time_form(facts) if facts is not None and column in parent.names else None
+    facts = parent.facts.columns.get(column) if column in parent.names else None
+    form = time_form(facts, said=True) if facts is not None else None
     if form is None:
         times = [n for n, c in parent.facts.columns.items() if time_form(c) and n in parent.names]
         times += [parent.inherited_as] * bool(parent.inherited_as)

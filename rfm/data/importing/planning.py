@@ -167,7 +167,8 @@ def _time(
 ) -> TimeGuess:
     if not said.says_time:
         return infer_time_column(table, own, taken | said.drop)
-    form = time_form(table.columns[said.time_column]) if said.time_column in table.columns else None
+    column = table.columns.get(said.time_column)
+    form = None if column is None else time_form(column, said=True)
     # of a parent's time see `rfm.data.importing.inherited_times`
     return TimeGuess("" if form is None else said.time_column, form or "time", "given", {})
 
@@ -180,10 +181,13 @@ def _with_said_time(facts: Facts, table: TableFacts, said: TableOverride) -> Tab
     if column.sort == "text":
         holds, *_ = facts.holds(table.path, column.at, "time", column.sort)
         column = replace(column, holds=holds)
-    if time_form(column) is None:
+    if time_form(column, said=True) is None:
         read = f"{column.holds.fit:,} of {column.rows - column.nulls:,} values can be read as one"
+        if column.sort == "integer":
+            read = f"its numbers reach from {column.low} to {column.high}"
         raise ValueError(
             f"overrides: {table.name}: time_col {said.time_column} holds no times: {read}; wanted "
-            "a date, a timestamp, ISO texts, or Unix seconds or milliseconds"
+            "a date, a timestamp, ISO texts, or Unix seconds or milliseconds of 1986 to 2102, with "
+            "null where there is none"
         )
     return replace(table, columns={**table.columns, column.name: column})

@@ -89,12 +89,13 @@ def infer_time_column(table: TableFacts, own: tuple[str, ...], keys: Iterable[st
     return TimeGuess(name, form, why, refused)
 
 
-def time_form(column: ColumnFacts) -> Form | None:
-    """How a column holds times, if it does; numbers only where their name says so, too."""
+def time_form(column: ColumnFacts, said: bool = False) -> Form | None:
+    """How a column holds times, if it does; numbers only where their name says so, too, or the
+    user (``said``)."""
     if column.holds.kind == "time" and column.holds.fit:
         return "time" if column.sort == "time" else "text"
     if column.sort == "integer" and column.nulls < column.rows:
-        named = {*words(column.name).split()} & {*_PLAIN, "epoch", "unix", *_BIRTH_OF_ROW}
+        named = said or {*words(column.name).split()} & {*_PLAIN, "epoch", "unix", *_BIRTH_OF_ROW}
         if named and SECONDS[0] <= column.low and column.high <= SECONDS[1]:
             return "seconds"
         if named and MILLISECONDS[0] <= column.low and column.high <= MILLISECONDS[1]:
