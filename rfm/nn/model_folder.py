@@ -32,9 +32,9 @@ def find_model(
 
 
 def _remedy(folder: Path) -> str:
-    inside = [*folder.glob(f"model/{CONFIG}"), *sorted(folder.glob(f"*/model/{CONFIG}"))]
-    if found := [*inside, *folder.parent.glob(f"model/{CONFIG}")]:
-        return f"it is the folder of a run, or within one, whose model is {found[0].parent}"
+    near = [folder / "model", *sorted(folder.glob("*/model")), folder.with_name("model")]
+    if found := [path for path in near if path != folder and (path / CONFIG).is_file()]:
+        return f"it is the folder of a run, or within one, whose model is {found[0]}"
     if (folder / "config.yaml").is_file() and (folder / "versions.json").is_file():
         return "it is the folder of a run that has not ended: its model is written at the end"
     return "copy the whole folder that save_pretrained wrote (a run keeps it under <run_dir>/model)"
