@@ -117,6 +117,14 @@ def postgres() -> Iterator[Cluster]:
         yield running
 
 
+@pytest.fixture(params=[True, False])
+def adbc(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether PostgreSQL is read by ADBC, or by a cursor as where that is not installed: both."""
+    if not request.param:
+        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
+    return bool(request.param)
+
+
 @pytest.fixture(scope="session")
 def answering(
     tmp_path_factory: pytest.TempPathFactory, task_shop: Path, task_cache: Path

@@ -79,14 +79,9 @@ def test_hostile_names_in_sqlite(tmp_path: Path) -> None:
     check(open_database(out), list({n.casefold() for n in HOSTILE}))
 
 
-@pytest.mark.parametrize("adbc", [True, False])
-def test_hostile_names_in_postgresql(
-    tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hostile_names_in_postgresql(tmp_path: Path, postgres: Any, adbc: bool) -> None:
     import psycopg
 
-    if not adbc:
-        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
     url = postgres.create("hostile")
     with psycopg.connect(url) as connection:
         for statement in statements(sqlite=False):
@@ -160,14 +155,9 @@ def test_a_sqlite_file_that_is_written_meanwhile_is_refused(tmp_path: Path) -> N
     source.close()
 
 
-@pytest.mark.parametrize("adbc", [True, False])
-def test_postgresql_is_not_changed_and_cannot_be(
-    tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_postgresql_is_not_changed_and_cannot_be(tmp_path: Path, postgres: Any, adbc: bool) -> None:
     import psycopg
 
-    if not adbc:
-        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
     url = postgres.create("untouched")
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (5)")
@@ -193,14 +183,11 @@ def _state(connection: Any) -> Any:
 
 
 @pytest.mark.parametrize("opened", [True, False])
-@pytest.mark.parametrize("adbc", [True, False])
 def test_a_dropped_connection_leaves_nothing(
     tmp_path: Path, postgres: Any, adbc: bool, opened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import psycopg
 
-    if not adbc:
-        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
     url = postgres.create("dropped")
     with psycopg.connect(url) as connection:
         connection.execute(
@@ -282,14 +269,11 @@ def test_a_condition_cannot_begin_another_statement(tmp_path: Path, kind: str) -
     assert done.counts == {"t": 1}
 
 
-@pytest.mark.parametrize("adbc", [True, False])
 def test_a_condition_cannot_leave_the_transaction(
-    tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, postgres: Any, adbc: bool
 ) -> None:
     import psycopg
 
-    if not adbc:
-        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
     url = postgres.create("left")
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (5)")
@@ -302,14 +286,11 @@ def test_a_condition_cannot_leave_the_transaction(
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (2,)
 
 
-@pytest.mark.parametrize("adbc", [True, False])
 def test_tables_without_the_right_to_read_and_with_heirs(
-    tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, postgres: Any, adbc: bool
 ) -> None:
     import psycopg
 
-    if not adbc:
-        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
     url = postgres.create("rights")
     with psycopg.connect(url) as connection:
         connection.execute(

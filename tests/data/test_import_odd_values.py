@@ -293,14 +293,11 @@ def test_no_value_of_a_duckdb_file_stops_an_import(tmp_path: Path) -> None:
         assert [value if value is None else str(value) for value in found] == wanted
 
 
-@pytest.mark.parametrize("adbc", [True, False])
 def test_times_that_only_postgresql_knows_are_none(
-    tmp_path: Path, postgres: Any, adbc: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, postgres: Any, adbc: bool
 ) -> None:
     import psycopg
 
-    if not adbc:
-        monkeypatch.setattr("rfm.data.importing.sql._has_adbc", lambda: False)
     url = postgres.create("far")
     with psycopg.connect(url) as connection:
         connection.execute(
