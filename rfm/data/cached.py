@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,23 @@ class EncodedRows(NamedTuple):
     row: Ints
     column: Ints
     cell: npt.NDArray[np.float32]
+
+    @classmethod
+    def of_tables(
+        cls, size: int, width: int, tables: Iterable[tuple[Ints, npt.NDArray[np.floating[Any]]]]
+    ) -> EncodedRows:
+        """``size`` rows, table by table: which of them [m], and the states [m, 1 + C, D] of these
+        and of their cells, NaN where one is not visible."""
+        state = np.empty((size, width), dtype=np.float32)
+        row, column = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        cell = [np.zeros((0, width), np.float32)]
+        for here, states in tables:
+            state[here] = states[:, 0]
+            at, c = np.nonzero(~np.isnan(states[:, 1:, 0]))
+            row.append(here[at])
+            column.append(c)
+            cell.append(states[at, 1 + c].astype(np.float32))
+        return cls(state, np.concatenate(row), np.concatenate(column), np.concatenate(cell))
 
 
 class RowStates(Protocol):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,22 +55,17 @@ class SomeRows:
     def encode(self, rows: Ints, without: Ints) -> EncodedRows:
         """Global rows [n], each without one column [n] of its table, -1 for none."""
         table, device = self.store.graph.table_of(rows), next(self.encoder.parameters()).device
-        state = np.zeros((rows.size, self.width), dtype=np.float32)
-        row, column = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        cell = [np.zeros((0, self.width), np.float32)]
-        for t in np.unique(table):
-            here, columns = np.flatnonzero(table == t), len(self.store.tables[int(t)].columns)
-            fate = np.full((here.size, columns), VISIBLE, dtype=np.uint8)
-            less = np.flatnonzero(without[here] >= 0)
-            fate[less, without[here[less]]] = REMOVED
-            tokens = serialise(self.store, rows[here], fate, self.ids, self.max_tokens, 0)
-            states = encode_rows(self.encoder, tokens, columns, device)
-            state[here] = states[:, 0]
-            at, where = np.nonzero(~np.isnan(states[:, 1:, 0]))
-            row.append(here[at])
-            column.append(where)
-            cell.append(states[at, 1 + where].astype(np.float32))
-        return EncodedRows(state, np.concatenate(row), np.concatenate(column), np.concatenate(cell))
+
+        def states() -> Iterator[tuple[Ints, npt.NDArray[np.floating[Any]]]]:
+            for t in np.unique(table):
+                here, columns = np.flatnonzero(table == t), len(self.store.tables[int(t)].columns)
+                fate = np.full((here.size, columns), VISIBLE, dtype=np.uint8)
+                less = np.flatnonzero(without[here] >= 0)
+                fate[less, without[here[less]]] = REMOVED
+                tokens = serialise(self.store, rows[here], fate, self.ids, self.max_tokens, 0)
+                yield here, encode_rows(self.encoder, tokens, columns, device)
+
+        return EncodedRows.of_tables(rows.size, self.width, states())
 
 
 @dataclass(frozen=True, eq=False)

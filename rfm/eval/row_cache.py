@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,21 +41,16 @@ class RowStateCache:
     width: int
 
     def __call__(self, source: int, rows: npt.NDArray[np.int64]) -> EncodedRows:
-        state = np.empty((rows.size, self.width), dtype=np.float32)
-        row, column = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        cell = [np.zeros((0, self.width), np.float32)]
         table = self._table(source, rows)
-        for t in np.unique(table):
-            here = np.flatnonzero(table == t)
-            file = np.memmap(self.files[source][int(t)], dtype="<f2", mode="r")
-            shape = (-1, 1 + self.columns[source][t], self.width)
-            states = file.reshape(shape)[rows[here] - self.starts[source][t]]
-            state[here] = states[:, 0]
-            at, c = np.nonzero(~np.isnan(states[:, 1:, 0]))
-            row.append(here[at])
-            column.append(c)
-            cell.append(states[at, 1 + c].astype(np.float32))
-        return EncodedRows(state, np.concatenate(row), np.concatenate(column), np.concatenate(cell))
+
+        def states() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]]:
+            for t in np.unique(table):
+                here = np.flatnonzero(table == t)
+                file = np.memmap(self.files[source][int(t)], dtype="<f2", mode="r")
+                shape = (-1, 1 + self.columns[source][t], self.width)
+                yield here, file.reshape(shape)[rows[here] - self.starts[source][t]]
+
+        return EncodedRows.of_tables(rows.size, self.width, states())
 
     def has(self, source: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         return np.isin(self._table(source, rows), list(self.files[source]))
