@@ -16,7 +16,7 @@ _WINDOWS = (
     (10, "1, days", _DAY),
     (0, "1, hours", 3600),
 )
-_BOTH = (0.05, 0.95)  # share of "yes" at which there are both answers
+_BOTH = (0.05, 0.95)  # share of the parents' rows that are pointed at: there are both answers
 _MODEL = "runs/first/model"
 
 
@@ -36,8 +36,10 @@ def first_question(database: Database) -> str:
     links = [link for link in links if link[2].primary_key is not None]
     links.sort(key=lambda link: (link[2].time_column is None, link[0].num_rows), reverse=True)
     for child, column, parent in links:
+        times, pointed = database.times(child.name), database.parents(child.name, column)
         for window, seconds in _windows(database, child):
-            if _BOTH[0] <= _share(database, child, column, parent, seconds) <= _BOTH[1]:
+            lately = pointed[(times > times.max() - seconds) & (pointed >= 0)]
+            if _BOTH[0] <= np.unique(lately).size / max(parent.num_rows, 1) <= _BOTH[1]:
                 return _ask(child, parent, window)
     if not links:
         return ""
@@ -48,13 +50,6 @@ def first_question(database: Database) -> str:
 def _windows(database: Database, child: Table) -> list[tuple[str, int]]:
     first, last = database.spans[child.name]
     return [(w, seconds) for least, w, seconds in _WINDOWS if (last - first) // _DAY >= least]
-
-
-def _share(database: Database, child: Table, column: str, parent: Table, seconds: int) -> float:
-    """Of the parent's rows, those that rows of the last window point at."""
-    times = database.times(child.name)
-    pointed = database.parents(child.name, column)[times > times.max() - seconds]
-    return np.unique(pointed[pointed >= 0]).size / max(parent.num_rows, 1)
 
 
 def _ask(child: Table, parent: Table, window: str) -> str:

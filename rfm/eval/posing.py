@@ -248,8 +248,10 @@ def observed_until(compiled: CompiledQuery, database: Database, at: int) -> int:
 
 def check_observed(compiled: CompiledQuery, database: Database, at: int) -> tuple[str, ...]:
     """What a reader must know of an anchor time long after what has been observed."""
+    if is_static(compiled):
+        return ()
     last = observed_until(compiled, database, at)
-    if is_static(compiled) or at <= last + compiled.timedelta:
+    if at <= last + compiled.timedelta:
         return ()
     return (
         f"the latest that is known by {shown_time(at)} of what is asked is of {shown_time(last)}: "

@@ -58,7 +58,7 @@ class Counts:
         if self.task_type == "binary_classification":
             positive = int(self.balance["positive"])
             return f"{positive} positive, {positive / labelled:.1%}"
-        if "median" in self.balance and self.task_type in ("regression", "recommendation"):
+        if self.task_type in ("regression", "recommendation"):
             low, median, high = (_plain(self.balance[name]) for name in QUARTILES)
             each = " in a list" * (self.task_type == "recommendation")
             return f"median {median}{each}, quartiles {low} and {high}"
